@@ -1,0 +1,192 @@
+"""Every error that Toolchord raises or reports, as one small tree.
+
+    ToolchordError
+    ├── DeveloperError              raised to the host's developer; the model never sees it
+    │   ├── ConfigurationError      a wrong argument, limit or combination
+    │   │   ├── RegistrationError   a tool that can't be registered as asked
+    │   │   └── SandboxClosed       the sandbox or session was closed before
+    │   ├── ToolNotFoundError       no tool of that name in the registry
+    │   ├── MissingExtraError       an optional dependency is not installed
+    │   └── IsolationUnavailable    this machine can't give the walls that were asked for
+    └── ProgramError                what `ExecutionResult.raise_for_error` raises: a failed program
+        ├── ProgramRefused          the language policy or a check before the run said no
+        ├── LimitExceeded           a limit was reached and the guest was ended
+        ├── ToolCallError           a tool call that could not be served
+        │   ├── ToolNotAvailable    unknown, hidden, or not open to this caller
+        │   └── InvalidArguments    arguments that do not fit the tool's schema
+        ├── UnsupportedValue        a value that may not cross the wall (`path` says where it is)
+        ├── GuestDied               the guest process ended without an answer
+        └── ReplayDivergence        a replayed program did something else than the record says
+
+The two families never mix. Each carries attributes; no caller needs to parse a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "ConfigurationError",
+    "DeveloperError",
+    "GuestDied",
+    "InvalidArguments",
+    "IsolationUnavailable",
+    "LimitExceeded",
+    "MissingExtraError",
+    "ProgramError",
+    "ProgramRefused",
+    "RegistrationError",
+    "ReplayDivergence",
+    "SandboxClosed",
+    "ToolCallError",
+    "ToolNotAvailable",
+    "ToolNotFoundError",
+    "ToolchordError",
+    "UnsupportedValue",
+]
+
+
+class ToolchordError(Exception):
+    """The root: catch this to catch everything that Toolchord raises on purpose."""
+
+
+class DeveloperError(ToolchordError):
+    """The host's code or machine needs a change."""
+
+
+class ConfigurationError(DeveloperError, ValueError):
+    """An argument, a limit or a combination of them makes no sense."""
+
+
+class RegistrationError(ConfigurationError):
+    """A tool can't be registered as asked: a name that is taken, metadata that is unknown."""
+
+
+class SandboxClosed(ConfigurationError):
+    """The sandbox or session was closed; make a new one."""
+
+
+class ToolNotFoundError(DeveloperError, LookupError):
+    """No tool of that name is registered.
+
+    Attributes:
+        tool: the name that was asked for.
+        near: registered names that look alike, best first.
+    """
+
+    def __init__(self, tool: str, near: Sequence[str] = ()) -> None:
+        self.tool = tool
+        self.near = tuple(near)
+        hint = f"; did you mean {', '.join(self.near)}?" if self.near else "; register it first"
+        super().__init__(f"no tool named {tool!r}{hint}")
+
+
+class MissingExtraError(DeveloperError, ImportError):
+    """An optional dependency is missing.
+
+    Attributes:
+        extra: the extra of this distribution that brings it.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"{what} needs an extra: pip install 'toolchord[{extra}]'")
+
+
+class IsolationUnavailable(DeveloperError):
+    """This machine can't give the isolation that was asked for.
+
+    Attributes:
+        missing: the mandatory layers that are missing, each with the reason.
+        weaker: the values of `isolation=` that would work here, chosen knowingly.
+    """
+
+    def __init__(self, missing: Sequence[str], weaker: Sequence[str] = ()) -> None:
+        self.missing = tuple(missing)
+        self.weaker = tuple(weaker)
+        advice = (
+            " To run without that wall knowingly (no boundary against hostile code), pass "
+            + " or ".join(f'isolation="{level}"' for level in self.weaker)
+            + "."
+            if self.weaker
+            else ""
+        )
+        super().__init__(f"no isolation: {'; '.join(self.missing)}.{advice}")
+
+
+class ProgramError(ToolchordError):
+    """A model's program failed; the text is meant for the model.
+
+    Attributes:
+        message: one line that says what happened.
+        line: the program's own line, counted from 1, or None.
+    """
+
+    def __init__(self, message: str, *, line: int | None = None) -> None:
+        self.message = message
+        self.line = line
+        super().__init__(message if line is None else f"line {line}: {message}")
+
+
+class ProgramRefused(ProgramError):
+    """The program was refused before it ran."""
+
+
+class LimitExceeded(ProgramError):
+    """A limit was reached and the guest was ended.
+
+    Attributes:
+        limit: the name of the field of `Limits`, such as ``"wall_time"``.
+    """
+
+    def __init__(self, message: str, *, limit: str, line: int | None = None) -> None:
+        self.limit = limit
+        super().__init__(message, line=line)
+
+
+class ToolCallError(ProgramError):
+    """A tool call could not be served.
+
+    Attributes:
+        tool: the name that the program used.
+    """
+
+    def __init__(self, message: str, *, tool: str, line: int | None = None) -> None:
+        self.tool = tool
+        super().__init__(message, line=line)
+
+
+class ToolNotAvailable(ToolCallError):
+    """The tool is unknown, hidden, or not open to this caller."""
+
+
+class InvalidArguments(ToolCallError):
+    """The arguments do not fit the tool's schema."""
+
+
+class UnsupportedValue(ProgramError):
+    """A value that is not plain data.
+
+    Attributes:
+        path: where it is, such as ``$.rows[3].owner``.
+    """
+
+    def __init__(self, message: str, *, path: str = "$", line: int | None = None) -> None:
+        self.path = path
+        super().__init__(message, line=line)
+
+
+class GuestDied(ProgramError):
+    """The guest process ended without an answer (a crash, or killed by its filter)."""
+
+
+class ReplayDivergence(ProgramError):
+    """A replayed program did something else than its record says.
+
+    Attributes:
+        position: index of the journal's event at which it differed.
+    """
+
+    def __init__(self, message: str, *, position: int, line: int | None = None) -> None:
+        self.position = position
+        super().__init__(message, line=line)
