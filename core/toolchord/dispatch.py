@@ -1,0 +1,200 @@
+"""The one way that every tool call takes through the host.
+
+allowlist and caller -> arguments -> digest -> (journal, budget and turn: the run's) -> timeout -> run -> plain data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import contextvars
+import functools
+import inspect
+import itertools
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolchord.catalogue import Catalogue
+from toolchord.errors import InvalidArguments, ToolCallError, ToolNotAvailable
+from toolchord.journal import RecordedPart
+from toolchord.redact import redact
+from toolchord.tools import Tool
+from toolchord_guest.values import Encoder, Unsupported, digest
+
+_SMALL = 2000
+"""Nodes up to which a value is encoded on the spot; larger ones in a thread, so that the event loop goes on."""
+
+_RETRYABLE = (TimeoutError, ConnectionError)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A call that is ready to run, or known to fail.
+
+    Attributes:
+        name: what the program called; `tool.full_name` where the tool is known.
+        arguments: by parameter name, not yet validated.
+        digest: of name and arguments, equal for equal calls.
+    """
+
+    name: str
+    tool: Tool | None
+    arguments: dict[str, Any]
+    digest: str
+    problem: ToolCallError | None = None
+
+
+@dataclass(frozen=True)
+class Served:
+    """How a call ended: the encoded value, or the encoded error."""
+
+    ok: bool
+    body: bytes
+    parts: list[RecordedPart] = field(default_factory=list)
+    error: tuple[str, str] | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.body) + sum(len(part.data) for part in self.parts)
+
+
+class Dispatcher:
+    """Serves the calls of one run.
+
+    Args:
+        catalogue: the tools that the run may call, and nothing else.
+        helpers: tools of the sandbox's own, such as search_tools, by name.
+        executor: runs blocking tools.
+    """
+
+    def __init__(self, catalogue: Catalogue, helpers: Mapping[str, Tool], executor: Executor) -> None:
+        self._catalogue = catalogue
+        self._helpers = helpers
+        self._executor = executor
+        self._refs: Iterator[int] = itertools.count(1)
+
+    def prepare(self, name: str, args: list[Any], kwargs: dict[str, Any]) -> Prepared:
+        """Find the tool and arrange its arguments; never raises."""
+        # The digest is of the call as it was made, so that a record can be checked without the tools.
+        made = digest(name, args, kwargs)
+        exposed = self._catalogue.resolve(name)
+        tool = exposed.tool if exposed is not None else self._helpers.get(name)
+        if tool is None:
+            problem = ToolNotAvailable(self._catalogue.explain(name), tool=name)
+            return Prepared(name, None, _named(args, kwargs), made, problem)
+        try:
+            arguments = tool.bind(args, kwargs)
+        except InvalidArguments as error:
+            return Prepared(tool.full_name, tool, _named(args, kwargs), made, error)
+        return Prepared(tool.full_name, tool, arguments, made)
+
+    async def serve(self, call: Prepared) -> Served:
+        """Run a prepared call to its end; only a cancellation gets out."""
+        try:
+            if call.problem is not None or call.tool is None:
+                raise call.problem or ToolNotAvailable(call.name, tool=call.name)
+            value = await self._run(call.tool, call.tool.validate(call.arguments))
+            return await self._encode(value)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return self._failed(call.name, error)
+        except (Exception, SystemExit) as error:
+            return self._failed(call.name, error)
+
+    async def _run(self, tool: Tool, arguments: dict[str, Any]) -> Any:
+        async with asyncio.timeout(tool.metadata.timeout):
+            if tool.is_async:
+                return await tool.call(arguments)
+            work = functools.partial(contextvars.copy_context().run, tool.call, arguments)
+            value = await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            return await value if inspect.isawaitable(value) else value
+
+    async def _encode(self, value: Any) -> Served:
+        if is_small(value):
+            return self._written(value)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._written, value)
+
+    def _written(self, value: Any) -> Served:
+        parts: list[RecordedPart] = []
+        encoder = Encoder(lambda p: parts.append(RecordedPart(p.ref, p.kind, p.data)), refs=self._refs)
+        return Served(True, encoder.encode(value), parts)
+
+    def _failed(self, name: str, error: BaseException) -> Served:
+        message = redact(_text(error))
+        type_name, base = type(error).__name__, _builtin_base(error)
+        if isinstance(error, Unsupported):
+            type_name, base = "UnsupportedValue", "TypeError"
+            message = f"the tool {name} returned what can't be handed over: {error}"
+        elif isinstance(error, InvalidArguments):
+            base = "TypeError"
+        elif isinstance(error, ToolNotAvailable):
+            base = "LookupError"
+        elif isinstance(error, TimeoutError) and not message:
+            message = f"the tool {name} took too long"
+        details = {
+            "type": type_name,
+            "base": base,
+            "message": message,
+            "args": _plain_arguments(error, message),
+            "tool": name,
+            "retryable": isinstance(error, _RETRYABLE),
+        }
+        return Served(False, Encoder().encode(details), error=(type_name, message))
+
+
+def _named(args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by name for the record of a call that can't be arranged: positional ones by number."""
+    return {**{str(n): value for n, value in enumerate(args)}, **kwargs}
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, ToolCallError):
+        return error.message
+    try:
+        return str(error)[:20_000]
+    except Exception as worse:
+        return f"(its text could not be had: {type(worse).__name__})"
+
+
+def _builtin_base(error: BaseException) -> str:
+    """The builtin exception class that an error's own class derives from."""
+    for cls in type(error).__mro__:
+        if getattr(builtins, cls.__name__, None) is cls:
+            return cls.__name__
+    return "Exception"
+
+
+def _plain_arguments(error: BaseException, message: str) -> list[Any]:
+    arguments = [redact(str(a)) if isinstance(a, str) else a for a in error.args]
+    if arguments and all(a is None or type(a) in (str, int, float, bool) for a in arguments):
+        return arguments
+    return [message]
+
+
+def is_small(value: Any) -> bool:
+    """Whether a value has few nodes and no long text."""
+    stack, seen = [value], 0
+    while stack:
+        item = stack.pop()
+        seen += 1
+        if isinstance(item, str | bytes):
+            seen += len(item) // 64
+        elif isinstance(item, list | tuple | set | frozenset):
+            seen += len(item)
+            if seen <= _SMALL:
+                stack.extend(item)
+        elif isinstance(item, dict):
+            seen += len(item)
+            if seen <= _SMALL:
+                stack.extend(item.values())
+        elif hasattr(item, "__dict__"):
+            seen += len(vars(item))
+            if seen <= _SMALL:
+                stack.extend(vars(item).values())
+        if seen > _SMALL:
+            return False
+    return True

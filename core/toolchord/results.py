@@ -1,0 +1,208 @@
+"""What a run leaves: its value, what it printed, what it called, and how the model and a person get to see it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from toolchord import errors
+from toolchord.journal import RunRecord
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Status = Literal["running", "ok", "error", "cancelled", "unfinished"]
+
+
+@dataclass
+class CallRecord:
+    """One tool call.
+
+    Attributes:
+        id: its number in the run, from 1.
+        tool: the tool's full name.
+        arguments: by parameter name; a note instead where they are larger than 64 KiB.
+        line: the program's line that made it, 0 if unknown.
+        started, duration: seconds since the run's start, and seconds it took.
+        status: ok, error, cancelled (nobody waited any more), unfinished (the run ended first).
+        error: the type's name and the message of a failed call.
+        result_bytes: size of the encoded result.
+        replayed: answered from the journal; the tool did not run.
+    """
+
+    id: int
+    tool: str
+    arguments: dict[str, Any]
+    line: int = 0
+    started: float = 0.0
+    duration: float = 0.0
+    status: Status = "running"
+    error: tuple[str, str] | None = None
+    result_bytes: int = 0
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class RunError:
+    """Why a run gave no value.
+
+    Attributes:
+        type: the exception's name as the program would see it, or ProgramRefused, LimitExceeded, GuestDied,
+            UnsupportedValue, ReplayDivergence.
+        message: what happened, in one line or a few.
+        line: the program's line, from 1; None if there is none.
+        kind: program, syntax, refused, limit, value, deadlock, died, protocol, divergence.
+        traceback: the program's own lines.
+        limit: the field of Limits that was reached.
+        path: where an unsupported value is.
+        position: the journal's event at which a replay diverged.
+    """
+
+    type: str
+    message: str
+    line: int | None = None
+    kind: str = "program"
+    traceback: str = ""
+    limit: str | None = None
+    path: str | None = None
+    position: int | None = None
+
+    def __str__(self) -> str:
+        where = f" (line {self.line})" if self.line else ""
+        return f"{self.type}{where}: {self.message}"
+
+    def exception(self) -> errors.ProgramError:
+        """The exception that says the same."""
+        if self.kind == "refused":
+            return errors.ProgramRefused(self.message, line=self.line)
+        if self.kind == "limit":
+            return errors.LimitExceeded(self.message, limit=self.limit or "", line=self.line)
+        if self.kind == "value":
+            return errors.UnsupportedValue(self.message, path=self.path or "$", line=self.line)
+        if self.kind in ("died", "protocol"):
+            return errors.GuestDied(self.message, line=self.line)
+        if self.kind == "divergence":
+            return errors.ReplayDivergence(self.message, position=self.position or 0, line=self.line)
+        return errors.ProgramError(f"{self.type}: {self.message}", line=self.line)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a run spent.
+
+    Attributes:
+        cpu_time: seconds of CPU in the guest.
+        host_time: seconds in which the program waited for the host (tools, timers).
+        tool_calls: calls it made.
+        bytes_in, bytes_out: bytes that crossed the wall into the guest and out of it.
+    """
+
+    cpu_time: float = 0.0
+    host_time: float = 0.0
+    tool_calls: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+@dataclass
+class ExecutionResult:
+    """What a run gave.
+
+    Attributes:
+        value: the program's value, plain data; None too if it gave none (see `returned`).
+        stdout, stderr: what it printed.
+        error: why it failed, or None.
+        calls: every tool call, in the order they were made.
+        usage: what it spent.
+        duration: seconds from start to end.
+        returned: whether the program gave a value at all.
+        record: all that is needed to replay it.
+    """
+
+    value: Any = None
+    stdout: str = ""
+    stderr: str = ""
+    error: RunError | None = None
+    calls: list[CallRecord] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    duration: float = 0.0
+    returned: bool = False
+    record: RunRecord | None = field(default=None, repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the program came to its end."""
+        return self.error is None
+
+    def raise_for_error(self) -> None:
+        """Raise the ProgramError of a failed run; nothing if it is ok."""
+        if self.error is not None:
+            raise self.error.exception()
+
+    def for_model(self, max_chars: int = 20_000) -> str:
+        """The text that goes back to the model: value, output, error; at most `max_chars` characters."""
+        sections: list[str] = []
+        if self.error is not None:
+            sections.append(f"The program failed. {self.error}")
+            if self.error.traceback:
+                sections.append(self.error.traceback.rstrip())
+            if self.calls:
+                sections.append("Calls that already happened (their effects remain):\n" + self._call_lines())
+        elif self.returned:
+            sections.append(render(self.value))
+        elif not self.stdout:
+            sections.append("The program ended without a value and printed nothing. Return what you need.")
+        if self.stdout:
+            sections.append((f"Printed:\n{self.stdout}" if sections else self.stdout).rstrip())
+        if self.stderr:
+            sections.append(f"Warnings:\n{self.stderr}".rstrip())
+        share = max(200, max_chars // max(1, len(sections)))
+        if sum(map(len, sections)) + 2 * len(sections) <= max_chars:
+            share = max_chars
+        return shorten("\n\n".join(shorten(section, share) for section in sections), max_chars)
+
+    def _call_lines(self) -> str:
+        lines = []
+        for call in self.calls[:20]:
+            outcome = f"{call.error[0]}: {call.error[1]}" if call.error else call.status
+            arguments = ", ".join(f"{name}={shorten(repr(value), 60)}" for name, value in call.arguments.items())
+            lines.append(f"- line {call.line}: {call.tool}({arguments}) -> {shorten(outcome, 200)}")
+        if len(self.calls) > 20:
+            lines.append(f"- and {len(self.calls) - 20} more")
+        return "\n".join(lines)
+
+    def __rich__(self) -> RenderableType:
+        from toolchord.terminal import view
+
+        return view(self)
+
+    def __str__(self) -> str:
+        return self.for_model()
+
+
+def render(value: Any) -> str:
+    """A value as text for a model: text as it is, data as JSON where JSON can say it, else as Python."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        pass
+    try:
+        return repr(value)
+    except (ValueError, RecursionError) as error:  # an integer of too many digits, a nest too deep
+        return f"(a {type(value).__name__} that can't be shown: {error})"
+
+
+def shorten(text: str, limit: int) -> str:
+    """Head and tail of a text, with a note of what was cut; `limit` characters at the most."""
+    if len(text) <= limit:
+        return text
+    note: Callable[[int], str] = lambda cut: f"\n... [{cut} characters cut] ...\n"  # noqa: E731
+    room = limit - len(note(len(text)))
+    if room <= 0:
+        return text[:limit]
+    head = room * 2 // 3
+    return text[:head] + note(len(text) - room) + text[len(text) - (room - head) :]

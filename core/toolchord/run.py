@@ -1,0 +1,442 @@
+"""One run: the host's half of the conversation with a guest, from its start to its result.
+
+The guest is hostile: every frame is bounded and checked, and whatever it does ends in a result. Calls start as they are
+asked for, at most `Limits.concurrency` at a time; what has ended is handed over when the guest waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import deque
+from typing import Any
+
+from toolchord.dispatch import Dispatcher, Prepared, Served
+from toolchord.journal import Event, Journal, Outcome
+from toolchord.limits import Limits
+from toolchord.pool import Guest
+from toolchord.results import CallRecord, ExecutionResult, RunError, Usage
+from toolchord_guest import wire
+from toolchord_guest.values import Decoder, TooLarge
+
+_BATCH = 512 << 10
+"""Bytes of outcomes in one event."""
+
+_UNDELIVERED = 64 << 20
+"""Bytes of results that the guest has not asked for yet, past which no further call starts."""
+
+_KEPT_ARGUMENTS = 64 << 10
+
+
+class Channel(asyncio.Protocol):
+    """A guest's socket on one event loop: frames in by callback, bytes out with back-pressure."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self.run: Run | None = None
+        self.lost = False
+        self._cutter = wire.Cutter("guest")
+        self._transport: asyncio.Transport | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    @classmethod
+    async def open(cls, guest: Guest) -> Channel:
+        """Attach a guest to the running loop."""
+        channel = cls(guest)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: channel, guest.data)
+        return channel
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(high=1 << 20)
+
+    def data_received(self, data: bytes) -> None:
+        run = self.run
+        if run is None:
+            return
+        run.bytes_out += len(data)
+        try:
+            for frame in self._cutter.feed(data):
+                run.on_frame(frame)
+                if run.ended:
+                    return
+        except TooLarge:
+            limit = run.limits.result
+            run.exceed("result", f"a value of more than {limit:,} bytes crossed the wall; return less, or print a summary")
+        except (wire.WireError, ValueError) as error:
+            run.end(RunError("GuestDied", f"the guest broke the protocol: {error}", kind="protocol"))
+        except Exception as error:
+            run.crash(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self._writable.set()
+        if self.run is not None:
+            self.run.on_lost()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    async def send(self, frame: wire.Frame) -> None:
+        """Write a frame, waiting while the guest is slow to read."""
+        if not self._writable.is_set():
+            await self._writable.wait()
+        if self._transport is not None and not self.lost:
+            data = wire.pack(frame)
+            if self.run is not None:
+                self.run.bytes_in += len(data)
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """End the guest."""
+        self.run = None
+        if self._transport is not None:
+            self._transport.abort()
+        self.guest.kill()
+
+
+class _Call:
+    """A call of the program: where it came from and how far it is."""
+
+    __slots__ = ("delivered", "prepared", "record", "task")
+
+    def __init__(self, prepared: Prepared, record: CallRecord) -> None:
+        self.prepared = prepared
+        self.record = record
+        self.task: asyncio.Task[None] | None = None
+        self.delivered = False
+
+
+class Run:
+    """Drives one program. `go` gives the result, whatever happens.
+
+    Args:
+        channel: the guest.
+        dispatcher: serves its calls.
+        journal: what already happened, and where new events go.
+        limits: what it may spend.
+        offline: nothing may be produced: the journal must hold the whole run.
+    """
+
+    def __init__(
+        self, channel: Channel, dispatcher: Dispatcher, journal: Journal, limits: Limits, *, offline: bool = False
+    ) -> None:
+        self.limits = limits
+        self.bytes_in = self.bytes_out = 0
+        self._channel = channel
+        self._dispatcher = dispatcher
+        self._journal = journal
+        self._offline = offline
+        self._loop = asyncio.get_running_loop()
+        self._outcome: asyncio.Future[ExecutionResult | RunError] = self._loop.create_future()
+        self._decoder = Decoder(limit=limits.result)
+        self._calls: dict[int, _Call] = {}
+        self._queue: deque[int] = deque()
+        self._running = 0
+        self._undelivered = 0
+        self._completed: deque[Outcome] = deque()
+        self._wait: wire.Wait | None = None
+        self._wait_arrived = self._loop.create_future()
+        self._something = self._loop.create_future()
+        self._output: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._output_bytes = 0
+        self._host_time = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the result is decided."""
+        return self._outcome.done()
+
+    def _elapsed(self) -> float:
+        return self._loop.time() - self._started
+
+    async def go(self, start: wire.Start, parts: list[wire.Part]) -> ExecutionResult:
+        """Start the program and stay with it to its end."""
+        self._started = self._loop.time()
+        self._cpu_before = self._channel.guest.cpu_time()
+        self._channel.run = self
+        wall = self._loop.call_later(self.limits.wall_time, self._wall_time_over)
+        self._cpu_timer = self._loop.call_later(self.limits.cpu_time, self._watch_cpu)
+        driver = self._loop.create_task(self._drive(start, parts))
+        driver.add_done_callback(self._driver_ended)
+        try:
+            if self._channel.lost:
+                self.on_lost()
+            outcome = await self._outcome
+        finally:
+            wall.cancel()
+            self._cpu_timer.cancel()
+            driver.cancel()
+            self._channel.run = None
+            self._stop_calls()
+        result = outcome if isinstance(outcome, ExecutionResult) else ExecutionResult(error=outcome)
+        return self._complete(result)
+
+    def _complete(self, result: ExecutionResult) -> ExecutionResult:
+        result.stdout, result.stderr = ("".join(self._output[name]) for name in ("stdout", "stderr"))
+        result.calls = [call.record for call in self._calls.values()]
+        result.duration = self._elapsed()
+        cpu = max(0.0, self._channel.guest.cpu_time() - self._cpu_before)
+        result.usage = Usage(cpu, self._host_time, len(self._calls), self.bytes_in, self.bytes_out)
+        return result
+
+    # ends
+
+    def end(self, outcome: ExecutionResult | RunError) -> None:
+        """Decide the result; the first one counts."""
+        if not self._outcome.done():
+            self._outcome.set_result(outcome)
+
+    def crash(self, error: BaseException) -> None:
+        """A defect of ours or of a journal: raised from `go`."""
+        if not self._outcome.done():
+            self._outcome.set_exception(error)
+
+    def exceed(self, limit: str, message: str) -> None:
+        """A limit was reached."""
+        self.end(RunError("LimitExceeded", f"{limit}: {message}", kind="limit", limit=limit))
+
+    def _wall_time_over(self) -> None:
+        waiting = [c.record.tool for c in self._calls.values() if c.record.status == "running"]
+        note = f" while it waited for {', '.join(waiting[:5])}" if waiting and self._wait is not None else ""
+        self.exceed("wall_time", f"the program ran longer than {self.limits.wall_time:g} s{note}")
+
+    def _watch_cpu(self) -> None:
+        used = self._channel.guest.cpu_time() - self._cpu_before
+        left = self.limits.cpu_time - used
+        if left <= 0:
+            self.exceed("cpu_time", f"the program used more than {self.limits.cpu_time:g} s of CPU")
+        else:
+            self._cpu_timer = self._loop.call_later(max(left, 0.01), self._watch_cpu)
+
+    def _driver_ended(self, driver: asyncio.Task[None]) -> None:
+        if not driver.cancelled() and driver.exception() is not None:
+            self.crash(driver.exception())  # type: ignore[arg-type]
+
+    def on_lost(self) -> None:
+        """The guest closed its end or died."""
+        if not self.ended:
+            task = self._loop.create_task(self._post_mortem())
+            self._something_keeps = task  # a task that nothing refers to may be collected
+
+    async def _post_mortem(self) -> None:
+        code = await self._loop.run_in_executor(None, self._channel.guest.exit_code)
+        if code == -signal.SIGXCPU:
+            self.exceed("cpu_time", "the program used all its CPU time")
+        elif code == -signal.SIGSYS:
+            message = "the guest was killed by its filter: the program made a system call that only an attack makes"
+            self.end(RunError("GuestDied", message, kind="died"))
+        elif code is not None and code < 0:
+            name = signal.Signals(-code).name
+            message = f"the guest crashed ({name}): out of memory, or too deep a recursion in C code"
+            self.end(RunError("GuestDied", message, kind="died"))
+        else:
+            self.end(RunError("GuestDied", f"the guest ended without an answer (exit code {code})", kind="died"))
+
+    # frames
+
+    def on_frame(self, frame: Any) -> None:
+        """One frame of the guest."""
+        match frame:
+            case wire.Call():
+                self._on_call(frame)
+            case wire.Wait():
+                if self._wait is not None:
+                    raise wire.WireError("it waits twice")
+                self._wait = frame
+                self._wait_arrived.set_result(None)
+            case wire.Part():
+                self._decoder.add(frame)
+            case wire.Out():
+                self._on_output(frame)
+            case wire.Cancel():
+                self._on_cancel(frame.id)
+            case wire.Done():
+                self._on_done(frame)
+
+    def _on_output(self, frame: wire.Out) -> None:
+        room = self.limits.output - self._output_bytes
+        size = len(frame.text.encode())
+        self._output_bytes += size
+        self._output[frame.stream].append(frame.text if size <= room else frame.text.encode()[:room].decode(errors="ignore"))
+        if size > room:
+            self.exceed("output", f"the program printed more than {self.limits.output:,} bytes")
+
+    def _on_call(self, frame: wire.Call) -> None:
+        number = len(self._calls) + 1
+        if frame.id != number:
+            raise wire.WireError(f"call {frame.id} out of turn")
+        size = self._decoder.size + len(frame.body)
+        pair = self._decoder.decode(frame.body)
+        match pair:
+            case [list() as args, dict() as kwargs] if all(isinstance(key, str) for key in kwargs):
+                pass
+            case _:
+                raise wire.WireError("a call without arguments")
+        if number > self.limits.tool_calls:
+            return self.exceed("tool_calls", f"the program made more than {self.limits.tool_calls:,} tool calls")
+        prepared = self._dispatcher.prepare(frame.tool, args, kwargs)
+        kept = prepared.arguments if size <= _KEPT_ARGUMENTS else {"...": f"{size:,} bytes of arguments"}
+        record = CallRecord(number, prepared.name, kept, frame.line, self._elapsed())
+        self._calls[number] = _Call(prepared, record)
+        self._queue.append(number)
+        self._start_calls()
+
+    def _on_cancel(self, number: int) -> None:
+        call = self._calls.get(number)
+        if call is None or call.delivered:
+            return
+        call.delivered = True
+        if number in self._queue:
+            self._queue.remove(number)
+        if call.record.status == "running":
+            call.record.status = "cancelled"
+        if call.task is not None:
+            call.task.cancel()
+        self._completed = deque(outcome for outcome in self._completed if outcome.call != number)
+
+    def _on_done(self, frame: wire.Done) -> None:
+        failure = frame.failure
+        if failure is None:
+            value = self._decoder.decode(frame.body)
+            if self._journal.live:
+                return self.end(ExecutionResult(value=value, returned=frame.returned))
+            left = len(self._journal.events) - self._journal.position
+            return self._diverge(f"the program ended, but the record holds {left} more events")
+        line = failure.line or None
+        if failure.kind == "memory":
+            message = f"the program needed more than {self.limits.memory >> 20} MiB of memory"
+            return self.end(RunError("LimitExceeded", f"memory: {message}", line, "limit", failure.traceback, "memory"))
+        known = ("program", "syntax", "refused", "value", "deadlock")
+        kind = failure.kind if failure.kind in known else "program"
+        self.end(RunError(failure.type, failure.message, line, kind, failure.traceback, path=failure.path or None))
+
+    # calls
+
+    def _start_calls(self) -> None:
+        if not self._journal.live or self._offline:
+            return
+        while self._queue and self._running < self.limits.concurrency and self._undelivered < _UNDELIVERED:
+            number = self._queue.popleft()
+            call = self._calls[number]
+            self._running += 1
+            call.record.started = self._elapsed()
+            call.task = self._loop.create_task(self._serve(number, call))
+
+    async def _serve(self, number: int, call: _Call) -> None:
+        try:
+            served = await self._dispatcher.serve(call.prepared)
+            self._settle(call.record, served, self._elapsed() - call.record.started)
+            if not call.delivered:
+                self._completed.append(Outcome(number, call.prepared.digest, served.ok, served.body, served.parts))
+                self._undelivered += served.size
+                self._notify()
+        finally:
+            self._running -= 1
+            self._start_calls()
+
+    @staticmethod
+    def _settle(record: CallRecord, served: Served, duration: float) -> None:
+        record.duration = duration
+        record.error = served.error
+        record.result_bytes = served.size if served.ok else 0
+        if record.status == "running":
+            record.status = "ok" if served.ok else "error"
+
+    def _stop_calls(self) -> None:
+        for call in self._calls.values():
+            if call.record.status == "running":
+                call.record.status = "unfinished"
+                if call.task is not None:
+                    call.record.duration = self._elapsed() - call.record.started
+            if call.task is not None:
+                call.task.cancel()
+
+    def _notify(self) -> None:
+        if not self._something.done():
+            self._something.set_result(None)
+
+    # events
+
+    async def _drive(self, start: wire.Start, parts: list[wire.Part]) -> None:
+        """Send the program, then one event each time it waits."""
+        for part in parts:
+            await self._channel.send(part)
+        await self._channel.send(start)
+        while True:
+            await self._wait_arrived
+            self._wait_arrived = self._loop.create_future()
+            arrived = self._elapsed()
+            if self._offline and self._journal.live:
+                return self._diverge("the record ends here, but the program waits for more")
+            replayed = not self._journal.live
+            event = await self._journal.next(self._produce)
+            if replayed and not self._matches(event):
+                return
+            self._wait = None
+            self._host_time += self._elapsed() - arrived
+            await self._deliver(event)
+            self._start_calls()
+
+    async def _produce(self) -> Event:
+        """Wait for the first thing to happen: calls that end, or the time that the guest waits for."""
+        assert self._wait is not None
+        self._start_calls()
+        until = self._wait.until
+        timer = None
+        if until is not None:
+            timer = self._loop.call_later(max(0.0, until - self._elapsed()), self._notify)
+        elif not self._completed and not self._running and not self._queue:
+            raise wire.WireError("the guest waits for nothing")
+        if not self._completed:
+            self._something = self._loop.create_future()
+            await self._something
+        if timer is not None:
+            timer.cancel()
+        batch: list[Outcome] = []
+        size = 0
+        while self._completed and (not batch or size + len(self._completed[0].body) < _BATCH):
+            batch.append(self._completed.popleft())
+            size += len(batch[-1].body) + 32
+        return Event(self._elapsed(), batch)
+
+    def _matches(self, event: Event) -> bool:
+        """Check a recorded event against what the program did; mark its calls as answered."""
+        for outcome in event.outcomes:
+            call = self._calls.get(outcome.call)
+            if call is None:
+                return self._diverge(f"the record answers call {outcome.call}, which the program has not made")
+            if call.prepared.digest != outcome.digest:
+                return self._diverge(
+                    f"call {outcome.call} is {call.prepared.name} with other arguments than the record's", call.record.line
+                )
+            if outcome.call in self._queue:
+                self._queue.remove(outcome.call)
+            call.record.replayed = True
+            call.record.status = "ok" if outcome.ok else "error"
+            call.record.result_bytes = len(outcome.body) + sum(len(part.data) for part in outcome.parts)
+            if not outcome.ok:
+                details = Decoder().decode(outcome.body)
+                call.record.error = (str(details["type"]), str(details["message"]))
+        return True
+
+    def _diverge(self, message: str, line: int | None = None) -> bool:
+        position = self._journal.position
+        self.end(RunError("ReplayDivergence", f"event {position}: {message}", line, "divergence", position=position))
+        return False
+
+    async def _deliver(self, event: Event) -> None:
+        for outcome in event.outcomes:
+            self._calls[outcome.call].delivered = True
+            self._undelivered -= len(outcome.body) + sum(len(part.data) for part in outcome.parts)
+            for part in outcome.parts:
+                await self._channel.send(wire.Part(part.ref, part.kind, part.data))
+        self._undelivered = max(0, self._undelivered)
+        outcomes = [wire.Outcome(outcome.call, outcome.ok, outcome.body) for outcome in event.outcomes]
+        await self._channel.send(wire.Event(event.now, outcomes))
+
+

@@ -1,0 +1,396 @@
+"""The front door: run a model's program behind two walls, with the tools as ordinary functions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Literal
+
+from toolchord.catalogue import Catalogue
+from toolchord.dispatch import Dispatcher, is_small
+from toolchord.errors import ConfigurationError, SandboxClosed
+from toolchord.journal import Journal, RunRecord
+from toolchord.limits import Limits
+from toolchord.pool import GuestLimits, Isolation, IsolationReport, Pool
+from toolchord.prompt import describe
+from toolchord.registry import ToolRegistry
+from toolchord.results import ExecutionResult, RunError
+from toolchord.run import Channel, Run
+from toolchord.tools import Tool, tool_from
+from toolchord_guest import wire
+from toolchord_guest.values import Encoder, Unsupported
+
+Tools = ToolRegistry | Catalogue | Tool | Mapping[str, Any] | Iterable[Any] | None
+Language = Literal["restricted", "unrestricted"]
+
+
+class CodeSandbox:
+    """Runs programs that call tools; each program in a fresh, confined process.
+
+    Args:
+        registry: where tools live; None for no tools but those of `tools`.
+        tools: what programs may call: a registry, names in `registry`, Tool objects or plain callables. None: all of
+            `registry` that is open to the sandbox.
+        limits: what one run may spend.
+        isolation: "auto" gives wall two in full or refuses; "process" is a separate process with limits and no
+            boundary against hostile code.
+        language: "restricted" is wall one; "unrestricted" drops it, to prove that wall two holds alone.
+
+    Raises:
+        ConfigurationError: arguments that make no sense.
+
+    Use it as an async context manager, or call `close`; a forgotten one is closed at exit.
+    """
+
+    def __init__(
+        self,
+        registry: ToolRegistry | None = None,
+        *,
+        tools: Tools = None,
+        limits: Limits | None = None,
+        isolation: Isolation = "auto",
+        language: Language = "restricted",
+    ) -> None:
+        if isolation not in ("auto", "process"):
+            raise ConfigurationError(f'isolation must be "auto" or "process", not {isolation!r}')
+        if language not in ("restricted", "unrestricted"):
+            raise ConfigurationError(f'language must be "restricted" or "unrestricted", not {language!r}')
+        if language == "unrestricted" and isolation != "auto":
+            raise ConfigurationError('language="unrestricted" needs wall two in full: isolation="auto"')
+        if registry is not None and not isinstance(registry, ToolRegistry):
+            raise ConfigurationError(f"registry must be a ToolRegistry, not {type(registry).__name__}; pass tools=[...]")
+        self.limits = _limits(limits, Limits())
+        self._registry = registry
+        self._tools = tools
+        self._language: Language = language
+        self._pool = Pool(isolation, unrestricted=language == "unrestricted", usual=_kernel_limits(self.limits))
+        self._executor: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._catalogue(None)  # a wrong tool is better told now
+
+    async def execute(
+        self,
+        code: str,
+        tools: Tools = None,
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        *,
+        journal: Journal | None = None,
+    ) -> ExecutionResult:
+        """Run a program; whatever it does ends in a result.
+
+        Args:
+            code: Python text. Its value is the top-level `return`, else the last expression, else the last assigned name.
+            tools: what this program may call, instead of the sandbox's own choice.
+            inputs: variables it starts with; plain data.
+            limits: what it may spend, instead of the sandbox's own.
+            journal: what already happened, for a run that is continued.
+
+        Raises:
+            ConfigurationError: arguments that make no sense.
+            IsolationUnavailable: this machine can't give the isolation.
+            SandboxClosed: the sandbox was closed.
+        """
+        chosen = _limits(limits, self.limits)
+        encoded = await _encoded(inputs)
+        prepared = self._prepare(code, self._catalogue(tools), encoded, journal or Journal())
+        if isinstance(prepared, ExecutionResult) or (refused := _too_long(code, chosen)):
+            return prepared if isinstance(prepared, ExecutionResult) else refused
+        channel = await self._open(_kernel_limits(chosen))
+        try:
+            return await prepared.run(channel, chosen)
+        finally:
+            channel.close()
+            self._pool.refill()
+
+    def execute_sync(
+        self,
+        code: str,
+        tools: Tools = None,
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        *,
+        journal: Journal | None = None,
+    ) -> ExecutionResult:
+        """`execute` for code that is not asynchronous; works inside a running event loop too (and blocks it)."""
+        run = lambda: asyncio.run(self.execute(code, tools, inputs, limits, journal=journal))  # noqa: E731
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return run()
+        results: list[ExecutionResult | BaseException] = []
+
+        def work() -> None:
+            try:
+                results.append(run())
+            except BaseException as error:
+                results.append(error)
+
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(work,))
+        thread.start()
+        thread.join()
+        if isinstance(results[0], BaseException):
+            raise results[0]
+        return results[0]
+
+    async def replay(self, record: RunRecord, limits: Limits | None = None) -> ExecutionResult:
+        """Run a recorded program again from its record alone: no tool runs, and the result is the same.
+
+        The result's error is a ReplayDivergence if the program goes another way than the record says.
+        """
+        if not isinstance(record, RunRecord):
+            raise ConfigurationError(f"replay takes a RunRecord, not {type(record).__name__}; see result.record")
+        if record.language != self._language:
+            raise ConfigurationError(f'the record was made with language="{record.language}"; use such a sandbox')
+        chosen = _limits(limits, self.limits)
+        journal = Journal(record.events, seed=record.seed, epoch=record.epoch)
+        dispatcher = Dispatcher(self._catalogue(None), {}, self._threads())
+        channel = await self._open(_kernel_limits(chosen))
+        try:
+            return await _Prepared(dispatcher, journal, record, offline=True).run(channel, chosen)
+        finally:
+            channel.close()
+            self._pool.refill()
+
+    def session(self, tools: Tools = None, limits: Limits | None = None) -> Session:
+        """A sandbox for several programs that share their variables."""
+        return Session(self, tools, _limits(limits, self.limits))
+
+    async def isolation_report(self) -> IsolationReport:
+        """Every layer of wall two on this machine; IsolationUnavailable if a mandatory one is missing."""
+        return await asyncio.to_thread(self._pool.report)
+
+    def close(self) -> None:
+        """End every guest and free what the sandbox holds; harmless when repeated."""
+        with self._lock:
+            self._closed = True
+            executor, self._executor = self._executor, None
+        self._pool.close()
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    async def __aenter__(self) -> CodeSandbox:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> CodeSandbox:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # what a run is made of
+
+    def _catalogue(self, tools: Tools) -> Catalogue:
+        source = tools if tools is not None else self._tools if self._tools is not None else self._registry
+        return Catalogue.of(source, registry=self._registry)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._closed:
+                raise SandboxClosed("the sandbox is closed; make a new CodeSandbox")
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self.limits.concurrency, thread_name_prefix="toolchord")
+            return self._executor
+
+    def _prepare(
+        self, code: str, catalogue: Catalogue, inputs: bytes, journal: Journal
+    ) -> _Prepared | ExecutionResult:
+        if not isinstance(code, str):
+            raise ConfigurationError(f"code must be str, not {type(code).__name__}")
+        try:
+            code.encode()
+        except UnicodeEncodeError:
+            return _refused(code, "SyntaxError", "the program's text holds lone surrogates; send valid Unicode", "syntax")
+        helpers = _helpers(catalogue)
+        record = RunRecord(
+            code, inputs, _stubs(catalogue), self._language, journal.seed, journal.epoch, journal.events
+        )
+        return _Prepared(Dispatcher(catalogue, helpers, self._threads()), journal, record)
+
+    async def _open(self, limits: GuestLimits) -> Channel:
+        pool = self._pool
+        guest = pool.take(limits) if pool.started else await asyncio.to_thread(pool.take, limits)
+        try:
+            return await Channel.open(guest)
+        except BaseException:
+            guest.kill()
+            raise
+
+
+class Session:
+    """Programs that share their variables, one after another. An async context manager.
+
+    A program that reaches a limit ends its guest: the next one starts anew, and the result says so.
+    """
+
+    def __init__(self, sandbox: CodeSandbox, tools: Tools, limits: Limits) -> None:
+        self._sandbox = sandbox
+        self._tools = tools
+        self._limits = limits
+        self._channel: Channel | None = None
+        self._turn = asyncio.Lock()
+        self._closed = False
+
+    async def execute(
+        self,
+        code: str,
+        tools: Tools = None,
+        inputs: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+    ) -> ExecutionResult:
+        """Run the next program; see `CodeSandbox.execute`. Memory is limited for the session as a whole."""
+        if self._closed:
+            raise SandboxClosed("the session is closed; open a new one with sandbox.session()")
+        sandbox = self._sandbox
+        chosen = _limits(limits, self._limits)
+        catalogue = sandbox._catalogue(tools if tools is not None else self._tools)
+        prepared = sandbox._prepare(code, catalogue, await _encoded(inputs), Journal())
+        if isinstance(prepared, ExecutionResult) or (refused := _too_long(code, chosen)):
+            return prepared if isinstance(prepared, ExecutionResult) else refused
+        async with self._turn:
+            if self._channel is None:
+                self._channel = await sandbox._open(GuestLimits(chosen.memory, None))
+            try:
+                result = await prepared.run(self._channel, chosen)
+            except BaseException:
+                self._drop()
+                raise
+            if result.error is not None and result.error.kind in ("limit", "died", "protocol"):
+                self._drop()
+                result.stderr += "The session's variables are gone; the next program starts anew.\n"
+            return result
+
+    def _drop(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    def close(self) -> None:
+        """End the session's guest."""
+        self._closed = True
+        self._drop()
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.close()
+
+
+class _Prepared:
+    """A program with everything it needs but a guest."""
+
+    def __init__(self, dispatcher: Dispatcher, journal: Journal, record: RunRecord, *, offline: bool = False) -> None:
+        self._dispatcher = dispatcher
+        self._journal = journal
+        self._record = record
+        self._offline = offline
+
+    async def run(self, channel: Channel, limits: Limits) -> ExecutionResult:
+        record = self._record
+        start = {
+            "code": record.code,
+            "inputs": record.inputs,
+            "tools": record.tools,
+            "builtin_tools": _HELPER_STUBS,
+            "seed": record.seed,
+            "epoch": record.epoch,
+        }
+        parts: list[wire.Part] = []
+        body = Encoder(parts.append).encode(start)
+        run = Run(channel, self._dispatcher, self._journal, limits, offline=self._offline)
+        result = await run.go(wire.Start(body), parts)
+        record.events = self._journal.events
+        result.record = record
+        return result
+
+
+_HELPER_STUBS = [
+    {"name": "search_tools", "tool": "search_tools", "doc": "Find tools by words.", "async": True},
+    {"name": "describe_tool", "tool": "describe_tool", "doc": "A tool's full signature.", "async": True},
+]
+
+
+def _helpers(catalogue: Catalogue) -> dict[str, Tool]:
+    """The tools about tools, over one run's catalogue."""
+
+    def search_tools(query: str, limit: int = 5) -> list[dict[str, str]]:
+        found = catalogue.search(query, limit)
+        return [{"name": catalogue.path(e), "description": e.tool.metadata.description} for e in found]
+
+    def describe_tool(name: str) -> str:
+        exposed = catalogue.resolve(name)
+        return catalogue.explain(name) if exposed is None else describe(exposed, path=catalogue.path(exposed))
+
+    return {function.__name__: tool_from(function) for function in (search_tools, describe_tool)}
+
+
+def _stubs(catalogue: Catalogue) -> list[dict[str, Any]]:
+    """What a guest is told of its tools."""
+    named = {**catalogue.names}
+    for space, members in catalogue.namespaces.items():
+        named.update({f"{space}.{name}": exposed for name, exposed in members.items()})
+    return [
+        {
+            "name": name,
+            "tool": exposed.tool.full_name,
+            "doc": exposed.tool.metadata.description,
+            "async": exposed.tool.is_async,
+            "list_field": exposed.tool.list_field,
+        }
+        for name, exposed in named.items()
+    ]
+
+
+async def _encoded(inputs: Mapping[str, Any] | None) -> bytes:
+    """The inputs as bytes; large ones are written in a thread, so that the event loop goes on."""
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise ConfigurationError(f"inputs must be a mapping of names to values, not {type(inputs).__name__}")
+    if is_small(inputs):
+        return _encode_inputs(inputs)
+    return await asyncio.to_thread(_encode_inputs, inputs)
+
+
+def _encode_inputs(inputs: Mapping[str, Any] | None) -> bytes:
+    given = dict(inputs or {})
+    for name in given:
+        if not isinstance(name, str) or not name.isidentifier() or name.startswith("__"):
+            raise ConfigurationError(f"inputs must have variable names, not {name!r}")
+    try:
+        return Encoder().encode(given)
+    except Unsupported as error:
+        raise ConfigurationError(f"inputs{error.path[1:]}: {error.reason}") from None
+
+
+def _limits(limits: Limits | None, default: Limits) -> Limits:
+    if limits is None:
+        return default
+    if not isinstance(limits, Limits):
+        raise ConfigurationError(f"limits must be Limits, not {type(limits).__name__}; write Limits(wall_time=5.0)")
+    return limits
+
+
+def _kernel_limits(limits: Limits) -> GuestLimits:
+    return GuestLimits(limits.memory, int(limits.cpu_time) + 2)
+
+
+def _too_long(code: str, limits: Limits) -> ExecutionResult | None:
+    size = len(code.encode())
+    if size <= limits.source:
+        return None
+    message = f"source: a program of {size:,} bytes; at most {limits.source:,} are read. Pass data as inputs."
+    return ExecutionResult(error=RunError("LimitExceeded", message, kind="limit", limit="source"))
+
+
+def _refused(code: str, type_: str, message: str, kind: str) -> ExecutionResult:
+    return ExecutionResult(error=RunError(type_, message, kind=kind))

@@ -1,0 +1,1 @@
+"""The far side of the wall: what runs inside a guest process. Never imports `toolchord`."""

@@ -1,0 +1,88 @@
+"""The names that a program has without importing anything."""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from toolchord_guest import guards
+from toolchord_guest.calls import ToolError, awaitable, blocker, settled, starter
+from toolchord_guest.language import FORMAT, REFUSED_BUILTINS, TYPE
+from toolchord_guest.modules import INTERNAL, clock_method
+from toolchord_guest.program import AWAIT, CLOCK, FUTURE, NOW, OBJECT
+
+_numbers: dict[int, int] = {}
+_count = itertools.count(1)
+
+
+def number_of(value: object) -> int:
+    """A number for an object that does not depend on where in memory it lies."""
+    key = id(value)
+    number = _numbers.get(key)
+    if number is None:
+        number = _numbers[key] = next(_count)
+    return number
+
+
+class Object:
+    """What a program's plain classes derive from: hash and repr are the same in every replay."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return number_of(self)
+
+    def __repr__(self) -> str:
+        cls = type(self)
+        return f"<{cls.__module__}.{cls.__qualname__} object at {number_of(self):#014x}>"
+
+
+HELPERS: dict[str, Any] = {
+    AWAIT: awaitable,
+    CLOCK: clock_method,
+    FUTURE: starter,
+    NOW: blocker,
+    OBJECT: Object,
+}
+"""What the compiler's rewriting calls, in both languages. No source can spell these names."""
+
+GUARDS: dict[str, Any] = {FORMAT: guards.formatted, TYPE: guards.make_type, "<attribute>": guards.attribute}
+
+_SAFE = {
+    "getattr": guards.safe_getattr,
+    "hasattr": guards.safe_hasattr,
+    "setattr": guards.safe_setattr,
+    "delattr": guards.safe_delattr,
+    "vars": guards.safe_vars,
+    "dir": guards.safe_dir,
+    "id": lambda value: number_of(settled(value)),
+}
+
+
+def restricted(facades: Mapping[str, Any]) -> dict[str, Any]:
+    """The builtins of wall one."""
+    names = {n: getattr(builtins, n) for n in dir(builtins) if not n.startswith("_") and n not in REFUSED_BUILTINS}
+    names |= {"__build_class__": builtins.__build_class__, "__debug__": True, "__name__": "builtins"}
+    names |= {"__import__": importer(facades), "ToolError": ToolError}
+    return names | _SAFE | HELPERS | GUARDS
+
+
+def unrestricted() -> dict[str, Any]:
+    """All of Python's builtins: wall two must hold alone."""
+    return {**vars(builtins), **HELPERS, "ToolError": ToolError}
+
+
+def importer(facades: Mapping[str, Any]) -> Callable[..., Any]:
+    """`__import__` over the facades; the compiler has already refused all other names."""
+
+    def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+        if name in INTERNAL:  # a C function imports through the program's frame
+            return builtins.__import__(name, None, None, fromlist or ("*",))
+        facade = facades.get(name)
+        if facade is None or level:
+            raise ImportError(f"import of {name!r} is not allowed")
+        return facade if fromlist else facades[name.partition(".")[0]]
+
+    return import_

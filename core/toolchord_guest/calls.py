@@ -1,0 +1,244 @@
+"""Tools as a program sees them: functions whose calls may be awaited, gathered, or simply used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from toolchord_guest.hub import Hub
+from toolchord_guest.link import Rows
+from toolchord_guest.values import unsupported
+
+FILENAME = "<program>"
+
+
+class ToolError(Exception):
+    """A tool failed. Caught too by the builtin class that the tool's own error derives from.
+
+    Attributes:
+        tool: the tool's name.
+        retryable: whether the same call may work later.
+    """
+
+    tool: str = ""
+    retryable: bool = False
+
+
+_error_types: dict[tuple[str, str], type[ToolError]] = {}
+
+
+def tool_error(details: dict[str, Any]) -> ToolError:
+    """The exception for a failed call, of a class named like the tool's own."""
+    name, base_name = details["type"], details["base"]
+    cls = _error_types.get((name, base_name))
+    if cls is None:
+        import builtins
+
+        base = getattr(builtins, base_name, Exception)
+        bases: tuple[type, ...] = (ToolError,)
+        if isinstance(base, type) and issubclass(base, Exception) and base is not Exception:
+            bases = (ToolError, base)
+        try:
+            cls = type(name, bases, {"__module__": "builtins"})
+        except TypeError:  # a builtin class with a layout of its own
+            cls = type(name, (ToolError,), {"__module__": "builtins"})
+        _error_types[name, base_name] = cls
+    try:
+        error = cls(*details["args"])
+    except TypeError:  # a builtin class that insists on certain arguments
+        error = Exception.__new__(cls, details["message"])
+        error.args = (details["message"],)
+    if str(error) != details["message"]:
+        error = _worded(cls, details["message"])
+    error.tool = details["tool"]
+    error.retryable = details["retryable"]
+    return error
+
+
+def _worded(cls: type[ToolError], message: str) -> ToolError:
+    """An error that says exactly `message`, whatever its class makes of its arguments."""
+    worded = type(cls.__name__, (cls,), {"__module__": "builtins", "__str__": lambda self: message})
+    error = Exception.__new__(worded, message)
+    error.args = (message,)
+    return error
+
+
+class PendingCall:
+    """A call that has started. Awaiting it waits; so does any other use, which then sees the value itself."""
+
+    __slots__ = ("__weakref__", "_future", "_hub")
+
+    def __init__(self, hub: Hub, future: Any) -> None:
+        object.__setattr__(self, "_hub", hub)
+        object.__setattr__(self, "_future", future)
+
+    def __await__(self) -> Any:
+        return self._future.__await__()
+
+    @property
+    def __class__(self) -> type:  # isinstance sees the value
+        return type(value_of(self))
+
+    @__class__.setter
+    def __class__(self, cls: type) -> None:
+        raise TypeError("the class of a call's value can't be changed")
+
+    __hash__ = object.__hash__
+
+
+def value_of(pending: PendingCall) -> Any:
+    """Wait for a call here and now; its value, or its error raised."""
+    future = object.__getattribute__(pending, "_future")
+    if not future.done():
+        object.__getattribute__(pending, "_hub").block(future.done)
+    return future.result()
+
+
+def future_of(value: Any) -> Any:
+    """The future behind a started call; anything else as it is."""
+    return object.__getattribute__(value, "_future") if type(value) is PendingCall else value
+
+
+def _forward(name: str) -> Callable[..., Any]:
+    def method(self: PendingCall, *args: Any) -> Any:
+        function = getattr(type(value := value_of(self)), name, None)
+        if function is None:
+            raise TypeError(f"a value of type {type(value).__name__} has no {name}")
+        return function(value, *map(settled, args))
+
+    method.__name__ = name
+    return method
+
+
+def settled(value: Any) -> Any:
+    """The value of a started call; anything else as it is."""
+    return value_of(value) if type(value) is PendingCall else value
+
+
+for _name in (
+    "len iter contains getitem setitem delitem eq ne lt le gt ge bool str repr format int float index round neg pos abs "
+    "add sub mul truediv floordiv mod pow and or xor radd rsub rmul rtruediv rfloordiv rmod rpow rand ror rxor call"
+).split():
+    setattr(PendingCall, f"__{_name}__", _forward(f"__{_name}__"))
+PendingCall.__bool__ = lambda self: bool(value_of(self))  # type: ignore[attr-defined]
+PendingCall.__str__ = lambda self: str(value_of(self))  # type: ignore[method-assign]
+PendingCall.__repr__ = lambda self: repr(value_of(self))  # type: ignore[method-assign]
+PendingCall.__getattr__ = lambda self, name: getattr(value_of(self), name)  # type: ignore[attr-defined]
+
+
+class ToolFunction:
+    """One tool. Called plainly it blocks, or starts if the tool is asynchronous and the program is too."""
+
+    def __init__(self, hub: Hub, stub: dict[str, Any]) -> None:
+        self.__name__ = self.__qualname__ = stub["name"]
+        self.__doc__ = stub["doc"]
+        self._hub = hub
+        self._tool = stub["tool"]
+        self._blocks = not stub["async"]
+        self._list_field = stub.get("list_field")
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        pending = self._start(args, kwargs)
+        return value_of(pending) if self._blocks or style.sync else pending
+
+    def _start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingCall:
+        hub = self._hub
+        future = hub.loop.create_future()
+        pending = PendingCall(hub, future)
+
+        def finish(ok: bool, value: Any) -> None:
+            if future.done():
+                return
+            if ok:
+                field = self._list_field
+                future.set_result(Rows(value, field) if field and isinstance(value, dict) else value)
+            else:
+                future.set_exception(tool_error(value))
+
+        number = hub.start(self._tool, _line(), [list(args), kwargs], _resolve, finish)
+        future.add_done_callback(lambda f: hub.cancel(number) if f.cancelled() else None)
+        return pending
+
+    def __repr__(self) -> str:
+        return f"<tool {self.__name__}>"
+
+    def __get__(self, instance: object, owner: type | None = None) -> ToolFunction:
+        return self  # like a builtin, no method when it is put into a class
+
+
+class _Style:
+    sync = True
+    """Whether the running program has no asynchronous construct at all."""
+
+
+style = _Style()
+
+
+def starter(function: Any) -> Any:
+    """`function` in a place where its result is awaited later: a tool only starts."""
+    if isinstance(function, ToolFunction):
+        return lambda *args, **kwargs: function._start(args, kwargs)
+    return function
+
+
+def blocker(function: Any) -> Any:
+    """`function` in a place where its result is used at once: a tool blocks."""
+    if isinstance(function, ToolFunction):
+        return lambda *args, **kwargs: value_of(function._start(args, kwargs))
+    return function
+
+
+def awaitable(value: Any) -> Any:
+    """What `await` takes: a started call's future, an awaitable, or a value that is already there."""
+    if type(value) is PendingCall:
+        return future_of(value)
+    if hasattr(type(value), "__await__") or hasattr(value, "cr_await") or hasattr(value, "gi_yieldfrom"):
+        return value
+    return _Here(value)
+
+
+class _Here:
+    """A value that a forgetful program awaits though it is no awaitable: the result of a blocking tool."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __await__(self) -> Any:
+        return self._value
+        yield
+
+
+def _resolve(value: Any) -> Any:
+    if type(value) is PendingCall:
+        return value_of(value)
+    raise unsupported(value)
+
+
+resolve = _resolve
+
+
+def _line() -> int:
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(FILENAME):
+            return frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]
+    return 0
+
+
+class Namespace:
+    """Tools that are reached as `name.tool(...)`."""
+
+    def __init__(self, name: str, tools: dict[str, ToolFunction]) -> None:
+        self.__name__ = name
+        self.__dict__.update(tools)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        known = ", ".join(n for n in self.__dict__ if n != "__name__")
+        raise AttributeError(f"{self.__name__} has no tool {name!r}; it has {known}")
+
+    def __repr__(self) -> str:
+        return f"<tools {self.__name__}>"

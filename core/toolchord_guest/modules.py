@@ -1,0 +1,436 @@
+"""The modules that a program may import: facades that list their names, never the modules themselves.
+
+A raw stdlib module hands out `sys` (`statistics.sys`, `json.codecs`, `re.enum.sys`). What depends on the clock, on chance
+or on threads is the guest's own, so that a run can be replayed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import importlib
+import logging
+import random
+import string
+import sys
+import time
+import traceback
+import types
+import uuid
+import zoneinfo
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from toolchord_guest import guards, threads
+from toolchord_guest.calls import PendingCall, future_of
+from toolchord_guest.hub import Hub
+
+hub: Hub
+"""Set by the worker."""
+
+_WHOLE = (
+    "abc array base64 binascii bisect calendar cmath collections collections.abc colorsys contextlib copy csv dataclasses "
+    "datetime decimal difflib enum fnmatch fractions functools graphlib hashlib heapq hmac html ipaddress itertools json "
+    "keyword math numbers operator pprint re shlex statistics struct textwrap typing unicodedata urllib.parse weakref zlib"
+).split()
+"""Offered with all their public names, modules and the names below excepted."""
+
+_LESS = {
+    "typing": {"get_type_hints", "ForwardRef"},
+    "contextlib": {"chdir"},
+    "hashlib": {"file_digest"},
+    "weakref": {"finalize"},
+}
+
+_ONLY = {
+    "ast": ("literal_eval",),
+    "http": ("HTTPStatus",),
+    "io": ("StringIO", "BytesIO"),
+    "pathlib": ("PurePath", "PurePosixPath", "PureWindowsPath"),
+    "string": (
+        "ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable punctuation "
+        "whitespace Template"
+    ).split(),
+    "tomllib": ("loads", "TOMLDecodeError"),
+    "types": ("SimpleNamespace", "MappingProxyType", "NoneType", "GenericAlias", "UnionType", "new_class", "MethodType"),
+    "warnings": ("warn", "simplefilter", "filterwarnings"),
+    "pydantic": (
+        "BaseModel Field ConfigDict ValidationError field_validator model_validator computed_field field_serializer "
+        "EmailStr PositiveInt NonNegativeInt PositiveFloat conint confloat constr AliasChoices PrivateAttr"
+    ).split(),
+    "typing_extensions": ("TypedDict", "NotRequired", "Required", "Annotated", "Literal", "Self", "override"),
+}
+
+
+class Facade:
+    """A module as a program sees it: read-only, with the names it lists."""
+
+    def __init__(self, name: str, names: Mapping[str, Any]) -> None:
+        self.__dict__.update(names)
+        self.__dict__["__name__"] = name
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"module {self.__dict__['__name__']!r} has no attribute {name!r} here")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"module {self.__dict__['__name__']!r} is read-only")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"module {self.__dict__['__name__']!r} is read-only")
+
+    def __dir__(self) -> list[str]:
+        return sorted(name for name in self.__dict__ if not name.startswith("__"))
+
+    def __repr__(self) -> str:
+        return f"<module {self.__dict__['__name__']!r}>"
+
+
+def build() -> dict[str, Facade]:
+    """All facades by name."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in _WHOLE:
+        module = importlib.import_module(name)
+        public = getattr(module, "__all__", None) or [n for n in dir(module) if not n.startswith("_")]
+        less = _LESS.get(name, set())
+        found[name] = {
+            n: getattr(module, n)
+            for n in public
+            if n not in less and hasattr(module, n) and not isinstance(getattr(module, n), types.ModuleType)
+        }
+    for name, names in _ONLY.items():
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        found[name] = {n: getattr(module, n) for n in names if _has(module, n)}
+    for name, names_of in _OWN.items():
+        found.setdefault(name, {}).update(names_of())
+    for parent in ("collections", "urllib", "concurrent"):
+        found.setdefault(parent, {})
+    facades = {name: Facade(name, names) for name, names in found.items()}
+    for name, facade in facades.items():
+        parent, _, child = name.rpartition(".")
+        if parent:
+            facades[parent].__dict__[child] = facade
+    return facades
+
+
+def _has(module: Any, name: str) -> bool:
+    try:
+        return hasattr(module, name)
+    except ImportError:  # pydantic looks some names up lazily
+        return False
+
+
+# chance
+
+
+class Random(random.Random):
+    """random.Random that is seeded by the run when it is given no seed."""
+
+    def __init__(self, x: Any = None) -> None:
+        super().__init__(random.getrandbits(64) if x is None else x)
+
+    def seed(self, a: Any = None, version: int = 2) -> None:
+        super().seed(random.getrandbits(64) if a is None else a, version)
+
+
+def _random() -> dict[str, Any]:
+    names = {n: getattr(random, n) for n in random.__all__}
+    return names | {"Random": Random, "SystemRandom": Random, "seed": _seed}
+
+
+def _seed(a: Any = None, version: int = 2) -> None:
+    """random.seed; without a seed the run's own sequence goes on."""
+    random.seed(random.getrandbits(64) if a is None else a, version)
+
+
+def _uuid() -> dict[str, Any]:
+    names = {n: getattr(uuid, n) for n in dir(uuid) if n.isupper() or n.startswith(("UUID", "NAMESPACE", "uuid", "Safe"))}
+    return names | {
+        "uuid1": lambda node=None, clock_seq=None: uuid.UUID(int=_bits.getrandbits(128), version=1),
+        "uuid4": lambda: uuid.UUID(int=_bits.getrandbits(128), version=4),
+    }
+
+
+_bits = random.Random(0)
+
+
+def seed(run_seed: int) -> None:
+    """Start the run's chance: `random` and `uuid`, each from its own sequence."""
+    random.seed(run_seed)
+    _bits.seed(run_seed ^ 0x5EED)
+
+
+# time
+
+
+def _now() -> float:
+    return hub.clock.epoch + hub.clock.read()
+
+
+def _time() -> dict[str, Any]:
+    names = {n: getattr(time, n) for n in dir(time) if not n.startswith(("_", "pthread", "clock_", "tz", "CLOCK"))}
+    elapsed: Callable[[], float] = lambda: hub.clock.read()  # noqa: E731
+    return names | {
+        "time": _now,
+        "time_ns": lambda: int(_now() * 1e9),
+        "monotonic": elapsed,
+        "monotonic_ns": lambda: int(elapsed() * 1e9),
+        "perf_counter": elapsed,
+        "perf_counter_ns": lambda: int(elapsed() * 1e9),
+        "process_time": elapsed,
+        "process_time_ns": lambda: int(elapsed() * 1e9),
+        "thread_time": elapsed,
+        "sleep": threads.sleep,
+        "gmtime": lambda secs=None: time.gmtime(_now() if secs is None else secs),
+        "localtime": lambda secs=None: time.localtime(_now() if secs is None else secs),
+        "ctime": lambda secs=None: time.ctime(_now() if secs is None else secs),
+        "asctime": lambda t=None: time.asctime(time.localtime(_now()) if t is None else t),
+        "strftime": lambda fmt, t=None: time.strftime(fmt, time.localtime(_now()) if t is None else t),
+    }
+
+
+def clock_method(owner: Any, name: str) -> Any:
+    """`owner.now`, `.today` or `.utcnow`: of dates and times by the guest's clock, else the attribute itself."""
+    if isinstance(owner, type) and issubclass(owner, datetime.date):
+        if name == "today":
+            return lambda: owner.fromtimestamp(_now())
+        if issubclass(owner, datetime.datetime):
+            if name == "now":
+                return lambda tz=None: owner.fromtimestamp(_now(), tz)
+            return lambda: owner.fromtimestamp(_now(), datetime.UTC).replace(tzinfo=None)
+    return getattr(owner, name)
+
+
+_zones: list[zoneinfo.ZoneInfo] = []
+
+
+def load_zones() -> None:
+    """Read every time zone once: a guest can open no files."""
+    for key in sorted(zoneinfo.available_timezones()):
+        _zones.append(zoneinfo.ZoneInfo(key))
+
+
+def _zoneinfo() -> dict[str, Any]:
+    names = frozenset(zone.key for zone in _zones)
+    return {
+        "ZoneInfo": zoneinfo.ZoneInfo,
+        "ZoneInfoNotFoundError": zoneinfo.ZoneInfoNotFoundError,
+        "available_timezones": lambda: set(names),
+    }
+
+
+# asynchrony
+
+
+def _run(main: Any, *, debug: bool | None = None, loop_factory: Any = None) -> Any:
+    """asyncio.run, also where a loop is running: tasks that `main` leaves behind are cancelled."""
+    before = asyncio.all_tasks(hub.loop)
+    try:
+        return hub.loop.complete(_coroutine(main))
+    finally:
+        for task in asyncio.all_tasks(hub.loop) - before:
+            task.cancel()
+
+
+async def _coroutine(value: Any) -> Any:
+    return await future_of(value)
+
+
+def _ensure(value: Any) -> Any:
+    value = future_of(value)
+    return value if asyncio.isfuture(value) else asyncio.ensure_future(value, loop=hub.loop)
+
+
+async def _nothing(value: Any) -> Any:
+    return value
+
+
+def _lenient(value: Any) -> Any:
+    """What gather and friends take: a blocking tool's value counts as a call that is already done."""
+    value = future_of(value)
+    if asyncio.isfuture(value) or hasattr(value, "__await__") or asyncio.iscoroutine(value):
+        return value
+    return _nothing(value)
+
+
+def _gather(*values: Any, return_exceptions: bool = False) -> Any:
+    return asyncio.gather(*map(_lenient, values), return_exceptions=return_exceptions)
+
+
+def _create_task(coro: Any, *, name: str | None = None, context: Any = None) -> Any:
+    if type(coro) is PendingCall or not asyncio.iscoroutine(coro):
+        coro = _coroutine(_lenient(coro))
+    return asyncio.create_task(coro, name=name, context=context)
+
+
+class TaskGroup(asyncio.TaskGroup):
+    """asyncio.TaskGroup that also takes started calls."""
+
+    def create_task(self, coro: Any, **options: Any) -> Any:
+        if not asyncio.iscoroutine(coro):
+            coro = _coroutine(_lenient(coro))
+        return super().create_task(coro, **options)
+
+
+def _wait_for(value: Any, timeout: float | None) -> Any:
+    return asyncio.wait_for(_lenient(value), timeout)
+
+
+def _wait(values: Any, *, timeout: float | None = None, return_when: str = asyncio.ALL_COMPLETED) -> Any:
+    return asyncio.wait([_ensure(v) for v in values], timeout=timeout, return_when=return_when)
+
+
+def _as_completed(values: Any, *, timeout: float | None = None) -> Any:
+    return asyncio.as_completed([_ensure(_lenient(v)) for v in values], timeout=timeout)
+
+
+class _LoopFace:
+    """The loop as a program may use it."""
+
+    def run_until_complete(self, value: Any) -> Any:
+        return hub.loop.complete(_coroutine(_lenient(value)))
+
+    def create_task(self, coro: Any, *, name: str | None = None) -> Any:
+        return hub.loop.create_task(coro if asyncio.iscoroutine(coro) else _coroutine(_lenient(coro)), name=name)
+
+    def run_in_executor(self, executor: Any, function: Any, *args: Any) -> Any:
+        return hub.loop.create_task(threads.in_thread(function, *args))
+
+    def create_future(self) -> Any:
+        return hub.loop.create_future()
+
+    def time(self) -> float:
+        return hub.clock.read()
+
+    def call_soon(self, callback: Any, *args: Any) -> Any:
+        return hub.loop.call_soon(callback, *args)
+
+    def call_later(self, delay: float, callback: Any, *args: Any) -> Any:
+        return hub.loop.call_later(delay, callback, *args)
+
+    def is_running(self) -> bool:
+        return hub.loop.is_running()
+
+    def is_closed(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+_loop_face = _LoopFace()
+
+
+def _running_loop() -> _LoopFace:
+    if not hub.loop.is_running():
+        raise RuntimeError("no running event loop")
+    return _loop_face
+
+
+def _asyncio() -> dict[str, Any]:
+    kept = (
+        "ALL_COMPLETED BoundedSemaphore CancelledError Condition Event FIRST_COMPLETED FIRST_EXCEPTION Future "
+        "InvalidStateError Lock LifoQueue PriorityQueue Queue QueueEmpty QueueFull Semaphore Task TimeoutError Barrier "
+        "current_task iscoroutine iscoroutinefunction isfuture sleep timeout timeout_at Timeout all_tasks"
+    ).split()
+    return {name: getattr(asyncio, name) for name in kept if hasattr(asyncio, name)} | {
+        "TaskGroup": TaskGroup,
+        "as_completed": _as_completed,
+        "create_task": _create_task,
+        "ensure_future": lambda value, *, loop=None: _ensure(_lenient(value)),
+        "gather": _gather,
+        "get_event_loop": lambda: _loop_face,
+        "get_running_loop": _running_loop,
+        "new_event_loop": lambda: _loop_face,
+        "run": _run,
+        "set_event_loop": lambda loop: None,
+        "shield": lambda value: asyncio.shield(_lenient(value)),
+        "to_thread": threads.in_thread,
+        "wait": _wait,
+        "wait_for": _wait_for,
+    }
+
+
+def _futures() -> dict[str, Any]:
+    import concurrent.futures as real
+
+    return {
+        "ThreadPoolExecutor": threads.ThreadPoolExecutor,
+        "Future": threads.Future,
+        "Executor": real.Executor,
+        "as_completed": threads.as_completed,
+        "wait": threads.wait,
+        "TimeoutError": TimeoutError,
+        "CancelledError": real.CancelledError,
+        "ALL_COMPLETED": real.ALL_COMPLETED,
+        "FIRST_COMPLETED": real.FIRST_COMPLETED,
+        "FIRST_EXCEPTION": real.FIRST_EXCEPTION,
+    }
+
+
+def _threading() -> dict[str, Any]:
+    names = "Thread Lock RLock Semaphore Event".split()
+    return {n: getattr(threads, n) for n in names} | {"BoundedSemaphore": threads.Semaphore}
+
+
+def _queue() -> dict[str, Any]:
+    return {n: getattr(threads, n) for n in ("Queue", "Empty", "Full")} | {"SimpleQueue": threads.Queue}
+
+
+# text
+
+
+class _Formatter(string.Formatter):
+    """string.Formatter whose fields may not reach where a program may not."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        guards.check_field(field_name)
+        return super().get_field(field_name, args, kwargs)
+
+
+def _logging() -> dict[str, Any]:
+    names = "DEBUG INFO WARNING WARN ERROR CRITICAL FATAL NOTSET getLogger getLevelName Formatter StreamHandler NullHandler"
+    names += " debug info warning error exception critical log basicConfig disable Logger LoggerAdapter Filter"
+    return {n: getattr(logging, n) for n in names.split()}
+
+
+def _operator() -> dict[str, Any]:
+    return {"attrgetter": guards.attrgetter, "methodcaller": guards.methodcaller}
+
+
+
+def _traceback() -> dict[str, Any]:
+    def format_exc(limit: int | None = None, chain: bool = True) -> str:
+        return guards.format_error(sys.exc_info()[1])
+
+    def format_exception(error: Any, value: Any = None, tb: Any = None, **options: Any) -> list[str]:
+        return guards.format_error(error if isinstance(error, BaseException) else value).splitlines(keepends=True)
+
+    return {
+        "format_exc": format_exc,
+        "format_exception": format_exception,
+        "format_exception_only": traceback.format_exception_only,
+        "print_exc": lambda limit=None, file=None, chain=True: print(format_exc(), file=file or sys.stderr),
+    }
+
+
+_OWN: dict[str, Callable[[], dict[str, Any]]] = {
+    "asyncio": _asyncio,
+    "concurrent.futures": _futures,
+    "logging": _logging,
+    "operator": _operator,
+    "queue": _queue,
+    "random": _random,
+    "string": lambda: {"Formatter": _Formatter},
+    "threading": _threading,
+    "time": _time,
+    "traceback": _traceback,
+    "uuid": _uuid,
+    "zoneinfo": _zoneinfo,
+}
+
+INTERNAL = frozenset({"_strptime", "_struct", "encodings.idna", "_datetime", "_decimal", "unicodedata"})
+"""Imported by C code on behalf of a function the program may call; no source can name them."""
+

@@ -1,0 +1,408 @@
+"""From a program's text to code: what its value is, where its tool calls wait, and which clock it reads.
+
+The program becomes the body of one function (async where it awaits) whose names are all global, so `return` and
+`await` work at the top level, line numbers stay the program's own, and nested functions see its variables. A tool call
+is known at its place to be awaited or gathered (it becomes a future) or to be used at once (it blocks). `.now()`,
+`.today()` and `.utcnow()` read the guest's clock.
+"""
+
+from __future__ import annotations
+
+import __future__
+import ast
+import textwrap
+from collections.abc import Collection, Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Any
+
+from toolchord_guest.language import Policy
+
+VALUE, FUTURE, NOW, AWAIT, CLOCK, MAIN, OBJECT = "<value>", "<future>", "<now>", "<await>", "<clock>", "<main>", "<object>"
+
+_CONSUMERS = frozenset(
+    "gather create_task ensure_future wait_for shield as_completed wait run run_until_complete timeout".split()
+)
+_CLOCK_METHODS = frozenset({"now", "today", "utcnow"})
+_TRANSPARENT = (ast.Starred, ast.List, ast.Tuple, ast.Set, ast.IfExp, ast.NamedExpr)
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp)
+
+
+@dataclass
+class Compiled:
+    """Code that defines the program's main function, and what to do with it."""
+
+    code: CodeType
+    is_async: bool
+    assigned: list[str] = field(default_factory=list)
+    captures: bool = False
+    sync_style: bool = True
+
+
+def compile_program(
+    source: str,
+    *,
+    filename: str,
+    tools: Container[str],
+    policy: Policy | None,
+    modules: Mapping[str, Collection[str]],
+) -> Compiled:
+    """Compile a program; SyntaxError, `language.Refusal`, RecursionError or MemoryError if that can't be done."""
+    tree = _parse(source, filename)
+    _check_top_level(tree, filename)
+    features = _future_features(tree)
+    if policy is not None:
+        tree = policy.judge(tree)
+    is_async = any(map(_awaits, tree.body))
+    sync_style = not any(isinstance(n, ast.Await | ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith) for n in ast.walk(tree))
+    tree = _Calls(tools, tree, modules).visit(tree)
+    assigned = _assigned_names(tree.body)
+    captures = _capture_tail(tree.body)
+    names = sorted(_bound_names(tree.body) | ({VALUE} if captures else set()))
+    body: list[ast.stmt] = [*([ast.Global(names)] if names else []), *_plain_assignments(tree.body), ast.Pass()]
+    maker = ast.AsyncFunctionDef if is_async else ast.FunctionDef
+    arguments = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+    main = maker(name=MAIN, args=arguments, body=body, decorator_list=[])
+    if "type_params" in ast.FunctionDef._fields:
+        main.type_params = []
+    module = ast.fix_missing_locations(ast.Module(body=[main], type_ignores=[]))
+    code = compile(module, filename, "exec", flags=features, dont_inherit=True)
+    return Compiled(code, is_async, assigned, captures, sync_style)
+
+
+def _parse(source: str, filename: str) -> ast.Module:
+    try:
+        return ast.parse(source, filename)
+    except IndentationError:
+        dedented = textwrap.dedent(source)  # a program that was cut out of an indented block
+        if dedented == source:
+            raise
+        return ast.parse(dedented, filename)
+
+
+def _check_top_level(tree: ast.Module, filename: str) -> None:
+    for node in _own_nodes(tree.body):
+        if isinstance(node, ast.Yield | ast.YieldFrom):
+            raise SyntaxError("'yield' outside function", (filename, node.lineno, node.col_offset + 1, None))
+
+
+def _future_features(tree: ast.Module) -> int:
+    """Take `from __future__` imports out of the program; the compiler's flags for them."""
+    flags = 0
+    for node in [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "__future__" and not n.level]:
+        for alias in node.names:
+            feature = getattr(__future__, alias.name, None)
+            flags |= getattr(feature, "compiler_flag", 0)
+        tree.body.remove(node)
+    return flags
+
+
+def _own_nodes(body: Iterable[ast.AST]) -> Iterable[Any]:
+    """All nodes that run at the top level: not those inside functions, lambdas and classes."""
+    stack = list(body)
+    while stack:
+        node = stack.pop(0)
+        yield node
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            stack[:0] = [*node.decorator_list]
+        elif not isinstance(node, ast.Lambda):
+            stack[:0] = ast.iter_child_nodes(node)
+
+
+def _awaits(statement: ast.stmt) -> bool:
+    for node in _own_nodes([statement]):
+        if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith):
+            return True
+        if isinstance(node, ast.comprehension) and node.is_async:
+            return True
+    return False
+
+
+def _bound_names(body: list[ast.stmt]) -> set[str]:
+    """Every name that the top level binds or deletes."""
+    names: set[str] = set()
+    for node in _own_nodes(body):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+                names.add(name)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                names.add(node.name)
+            case ast.alias():
+                names.add(node.asname or node.name.split(".")[0])
+            case ast.ExceptHandler() | ast.MatchAs() | ast.MatchStar():
+                if node.name:
+                    names.add(node.name)
+            case ast.MatchMapping():
+                if node.rest:
+                    names.add(node.rest)
+            case ast.Global():
+                names.update(node.names)
+    return names - _comprehension_targets(body)
+
+
+def _comprehension_targets(body: list[ast.stmt]) -> set[str]:
+    """Names that are only ever comprehension variables: they belong to the comprehension."""
+    inside: set[str] = set()
+    outside: set[str] = set()
+    targets: set[int] = set()
+    for node in _own_nodes(body):
+        if isinstance(node, ast.comprehension):
+            for target in ast.walk(node.target):
+                if isinstance(target, ast.Name):
+                    inside.add(target.id)
+                    targets.add(id(target))
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in targets:
+            outside.add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            outside.add(node.name)
+        elif isinstance(node, ast.alias):
+            outside.add(node.asname or node.name.split(".")[0])
+    return inside - outside
+
+
+def _assigned_names(body: list[ast.stmt]) -> list[str]:
+    """Names that the top level assigns, in the order of the text: the last bound one is the value of last resort."""
+    names: list[str] = []
+    for node in _own_nodes(body):
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AugAssign) or (isinstance(node, ast.AnnAssign) and node.value is not None):
+            targets = [node.target]
+        for target in targets:
+            for name in ast.walk(target):
+                if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                    names.append(name.id)
+    return names
+
+
+def _capture_tail(body: list[ast.stmt]) -> bool:
+    """Turn the expressions that the program may end with into assignments of its value; whether there are any."""
+    if not body:
+        return False
+    last = body[-1]
+    if isinstance(last, ast.Expr):
+        target = ast.Name(VALUE, ast.Store())
+        body[-1] = ast.copy_location(ast.Assign([target], last.value), last)
+        return True
+    blocks: list[list[ast.stmt]] = []
+    match last:
+        case ast.If():
+            blocks = [last.body, last.orelse]
+        case ast.With() | ast.AsyncWith():
+            blocks = [last.body]
+        case ast.Try():
+            blocks = [last.orelse or last.body, *(handler.body for handler in last.handlers)]
+        case ast.Match():
+            blocks = [case.body for case in last.cases]
+    return any([_capture_tail(block) for block in blocks])
+
+
+def _plain_assignments(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements with annotated globals made plain, since a function may not annotate a global name."""
+    return [_Annotations().visit(statement) for statement in body]
+
+
+class _Annotations(ast.NodeTransformer):
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
+        if not isinstance(node.target, ast.Name):
+            return node
+        note = ast.copy_location(ast.Expr(node.annotation), node)
+        if node.value is None:
+            return note
+        return [ast.copy_location(ast.Assign([node.target], node.value), node), note]
+
+    def _leave(self, node: ast.AST) -> ast.AST:
+        return node
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = visit_Lambda = _leave
+
+
+class _Calls(ast.NodeTransformer):
+    """Marks each tool call as a future or as a value, and gives the clock's readers their helper."""
+
+    def __init__(self, tools: Container[str], tree: ast.Module, modules: Mapping[str, Collection[str]]) -> None:
+        self._tools = tools
+        self._modules = modules
+        self._coroutines = {n.name for n in ast.walk(tree) if isinstance(n, ast.AsyncFunctionDef)}
+        self._async_scope = [any(map(_awaits, tree.body))]
+        self._awaited = _awaited_names(tree)
+
+    # where a call is waited for later
+
+    def visit_Await(self, node: ast.Await) -> ast.AST:
+        node.value = _call(AWAIT, self._future(node.value), at=node)
+        return node
+
+    def _future(self, node: ast.expr) -> Any:
+        """`node` in a place that takes awaitables: its calls of tools become futures."""
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            if _name(node.func) in ("map", "starmap") and node.args:
+                node = self.visit(node)
+                node.args[0] = _call(FUTURE, node.args[0], at=node)  # type: ignore[attr-defined]
+                return node
+            consumer = _name(node.func) in _CONSUMERS
+            node = self.visit(node)
+            if not consumer and isinstance(node, ast.Call):
+                node.func = _call(FUTURE, node.func, at=node)
+            return node
+        if isinstance(node, _COMPREHENSIONS):
+            node.elt = self._future(node.elt)
+            node.generators = [self.visit(generator) for generator in node.generators]
+            return node
+        if isinstance(node, ast.DictComp):
+            node.key, node.value = self.visit(node.key), self._future(node.value)
+            node.generators = [self.visit(generator) for generator in node.generators]
+            return node
+        if isinstance(node, ast.Dict):
+            node.keys = [None if key is None else self.visit(key) for key in node.keys]
+            node.values = [self._future(value) for value in node.values]
+            return node
+        if isinstance(node, _TRANSPARENT):
+            for name, value in ast.iter_fields(node):
+                if isinstance(value, list):
+                    setattr(node, name, [self._future(v) if isinstance(v, ast.expr) else v for v in value])
+                elif isinstance(value, ast.expr):
+                    setattr(node, name, self.visit(value) if name in ("test", "target") else self._future(value))
+            return node
+        return self.visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        name = _name(node.func)
+        if name in _CONSUMERS:
+            node.func = self.visit(node.func)
+            node.args = [self._future(argument) for argument in node.args]
+            node.keywords = [self.visit(keyword) for keyword in node.keywords]
+            return node
+        if name in ("append", "add", "extend", "insert", "setdefault") and isinstance(node.func, ast.Attribute):
+            if _root(node.func.value) in self._awaited:
+                node.func = self.visit(node.func)
+                node.args = [self._future(argument) for argument in node.args]
+                return node
+        return self.generic_visit(node)
+
+    # where a call's value is used at once
+
+    def _value(self, node: ast.expr) -> Any:
+        """`node` in a place that keeps the value: a call of a tool waits for it."""
+        if isinstance(node, ast.Call) and self._is_tool(node.func):
+            node = self.visit(node)
+            if isinstance(node, ast.Call):
+                node.func = _call(NOW, node.func, at=node)
+            return node
+        if isinstance(node, _COMPREHENSIONS) and isinstance(node.elt, ast.Call) and self._is_tool(node.elt.func):
+            node.elt = self._value(node.elt)
+            node.generators = [self.visit(generator) for generator in node.generators]
+            return node
+        return self.visit(node)
+
+    def _is_tool(self, func: ast.expr) -> bool:
+        return _root(func) in self._tools
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        later = any(_root(target) in self._awaited for target in node.targets)
+        node.value = self._future(node.value) if later else self._value(node.value)
+        node.targets = [self.visit(target) for target in node.targets]
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node.value is not None:
+            node.value = self._future(node.value) if _root(node.target) in self._awaited else self._value(node.value)
+        return node
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        node.value = self._future(node.value) if _root(node.target) in self._awaited else self._value(node.value)
+        node.target = self.visit(node.target)
+        return node
+
+    def visit_keyword(self, node: ast.keyword) -> ast.AST:
+        node.value = self.visit(node.value)
+        if node.arg == "key" and self._is_tool(node.value):
+            node.value = _call(NOW, node.value, at=node.value)
+        return node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        call = node.value
+        forgotten = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in self._coroutines
+        node.value = self._value(call)
+        if forgotten and self._async_scope[-1]:
+            node.value = ast.copy_location(ast.Await(_call(AWAIT, node.value, at=node)), node)
+        return node
+
+    def _scope(self, node: Any, is_async: bool) -> ast.AST:
+        self._async_scope.append(is_async)
+        try:
+            return self.generic_visit(node)
+        finally:
+            self._async_scope.pop()
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        return self._scope(node, is_async=False)
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        return self._scope(node, is_async=False)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
+        return self._scope(node, is_async=True)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        if not node.bases or (len(node.bases) == 1 and _name(node.bases[0]) == "object"):
+            node.bases = [ast.copy_location(ast.Name(OBJECT, ast.Load()), node)]
+        return self._scope(node, is_async=False)
+
+    # the rest
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        node.value = self.visit(node.value)
+        if node.attr in _CLOCK_METHODS and isinstance(node.ctx, ast.Load):
+            return _call(CLOCK, node.value, ast.Constant(node.attr), at=node)
+        return node
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
+        if any(alias.name == "*" for alias in node.names) and node.module in self._modules:
+            node.names = [ast.alias(name) for name in sorted(self._modules[node.module])]
+        return node
+
+
+def _call(helper: str, *arguments: ast.expr, at: ast.AST) -> ast.Call:
+    call = ast.Call(ast.Name(helper, ast.Load()), list(arguments), [])
+    for node in (call, call.func, *arguments):
+        if not hasattr(node, "lineno"):
+            ast.copy_location(node, at)
+    return ast.fix_missing_locations(call)
+
+
+def _name(func: ast.expr) -> str:
+    return func.id if isinstance(func, ast.Name) else func.attr if isinstance(func, ast.Attribute) else ""
+
+
+def _root(node: ast.expr) -> str:
+    """The variable that an expression starts from: `tasks` in `tasks[c].x()`."""
+    while True:
+        match node:
+            case ast.Name(id=name):
+                return name
+            case ast.Attribute(value=inner) | ast.Subscript(value=inner) | ast.Starred(value=inner) | ast.Call(func=inner):
+                node = inner
+            case _:
+                return ""
+
+
+def _awaited_names(tree: ast.Module) -> set[str]:
+    """Variables whose content is awaited or handed to asyncio somewhere in the program."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Await):
+            names.add(_root(node.value) if not isinstance(node.value, ast.Call) else "")
+        elif isinstance(node, ast.Call) and _name(node.func) in _CONSUMERS:
+            names.update(map(_root, node.args))
+    for _ in range(2):  # `for t in tasks: await t`, also through one more level of unpacking
+        for node in ast.walk(tree):
+            if isinstance(node, ast.For | ast.comprehension):
+                if any(isinstance(t, ast.Name) and t.id in names for t in ast.walk(node.target)):
+                    call = node.iter
+                    if isinstance(call, ast.Call) and _name(call.func) in ("zip", "enumerate", "list", "reversed", "sorted"):
+                        names.update(map(_root, call.args))
+                    else:
+                        names.add(_root(call))
+    return names - {"", "asyncio"}

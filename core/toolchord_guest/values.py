@@ -1,0 +1,460 @@
+"""Which values may cross the wall, and how they are written down.
+
+Plain data only: None, bool, int of any size, float, str, bytes, list, tuple, set, frozenset, dict with scalar keys,
+datetime, date, time, timedelta, Decimal, UUID; Enum by value; dataclasses and pydantic models as dicts. The format is
+msgpack, with an extension type for what msgpack can't tell apart. A value larger than `CHUNK` is spilled into `Part`
+frames, so that neither side ever handles more than a small piece at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+import hashlib
+import itertools
+import sys
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgpack
+
+from toolchord_guest.wire import Part
+
+CHUNK = 128 << 10
+MAX_DEPTH = 100
+
+TUPLE, SET, FROZENSET, PAIRS, INT, DATETIME, DATE, TIME, DELTA, DECIMAL, UUID_, REF, NAMED, LONG = range(1, 15)
+
+_FLAT = frozenset({type(None), bool, int, float})
+_SCALARS = _FLAT | {str, bytes}
+_STR = frozenset({str})
+_KEYS = (str, bytes, int, float, type(None), Decimal, UUID, dt.date, dt.time, dt.timedelta, enum.Enum)
+
+
+class Unsupported(Exception):
+    """A value that may not cross. `path` says where it is, outermost step first."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.steps: list[str] = []
+
+    @property
+    def path(self) -> str:
+        return "$" + "".join(self.steps)
+
+    def __str__(self) -> str:
+        return f"{self.reason} (at {self.path})"
+
+
+class TooLarge(Exception):
+    """A message is larger than its limit."""
+
+
+def _default(value: object) -> msgpack.ExtType:
+    if isinstance(value, int):  # wider than 64 bits
+        return msgpack.ExtType(INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+    raise TypeError(type(value).__name__)
+
+
+_packer = msgpack.Packer(strict_types=True, default=_default, unicode_errors="surrogatepass", autoreset=True)
+
+
+def _ext(code: int, payload: bytes) -> bytes:
+    packed: bytes = _packer.pack(msgpack.ExtType(code, payload))
+    return packed
+
+
+def _array_header(n: int) -> bytes:
+    return bytes((0x90 | n,)) if n < 16 else b"\xdd" + n.to_bytes(4, "big")
+
+
+def _map_header(n: int) -> bytes:
+    return bytes((0x80 | n,)) if n < 16 else b"\xdf" + n.to_bytes(4, "big")
+
+
+class Encoder:
+    """Writes values down; `emit` is called with each `Part` of a large one.
+
+    Args:
+        emit: takes the parts in order; they must reach the reader before the bytes that `encode` returns.
+        canonical: sort dicts, so that equal values give equal bytes (for digests).
+        resolve: turns a value of an unknown type into another one, or raises Unsupported.
+        refs: numbers for the large pieces, shared between encoders whose values travel together.
+    """
+
+    def __init__(
+        self,
+        emit: Callable[[Part], None] | None = None,
+        *,
+        canonical: bool = False,
+        resolve: Callable[[Any], Any] | None = None,
+        refs: Iterator[int] | None = None,
+    ) -> None:
+        self._emit = emit
+        self._canonical = canonical
+        self._resolve = resolve
+        self._refs = itertools.count(1) if refs is None else refs
+
+    def encode(self, value: object, depth: int = 0) -> bytes:
+        """The bytes of `value`; Unsupported names the path to what may not cross."""
+        kind = type(value)
+        if kind in _FLAT:
+            packed: bytes = _packer.pack(value)
+            return packed if len(packed) <= CHUNK else self._long(value)  # type: ignore[arg-type]
+        if kind is str or kind is bytes:
+            return self._text(value)  # type: ignore[arg-type]
+        if depth >= MAX_DEPTH:
+            raise Unsupported(f"nested deeper than {MAX_DEPTH} levels, or a container that contains itself")
+        if kind is list:
+            return self._list(value, depth)  # type: ignore[arg-type]
+        if kind is dict:
+            return self._dict(value, depth)  # type: ignore[arg-type]
+        return self._other(value, depth)
+
+    def _text(self, value: str | bytes) -> bytes:
+        if len(value) <= CHUNK // 4 or self._emit is None:
+            packed: bytes = _packer.pack(value)
+            return packed
+        kind = "str" if isinstance(value, str) else "bytes"
+        raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+        ref = self._new_ref()
+        for start in range(0, len(raw), CHUNK):
+            self._emit(Part(ref, kind, raw[start : start + CHUNK]))  # type: ignore[arg-type]
+        return _ext(REF, ref.to_bytes(4, "big"))
+
+    def _long(self, value: int) -> bytes:
+        """An integer of more than a million digits or so."""
+        raw = value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
+        return _ext(LONG, self._text(raw)) if self._emit is not None else _ext(INT, raw)
+
+    def _new_ref(self) -> int:
+        return next(self._refs)
+
+    def _list(self, items: list[Any], depth: int) -> bytes:
+        if len(items) <= 1024 and _FLAT.issuperset(map(type, items)):
+            packed: bytes = _packer.pack(items)
+            if len(packed) <= CHUNK:  # its integers are of ordinary size
+                return packed
+        return self._items(items, depth)
+
+    def _items(self, items: Iterable[Any], depth: int) -> bytes:
+        encoded: list[bytes] = []
+        size = count = ref = 0
+        depth += 1
+        encode = self.encode
+        position = 0
+        try:
+            for position, item in enumerate(items):  # noqa: B007 (read by the handler)
+                piece = encode(item, depth)
+                encoded.append(piece)
+                size += len(piece)
+                count += 1
+                if size > CHUNK and self._emit is not None:
+                    ref = ref or self._new_ref()
+                    self._emit(Part(ref, "list", _array_header(count) + b"".join(encoded)))
+                    encoded, size, count = [], 0, 0
+        except Unsupported as error:
+            error.steps.insert(0, f"[{position}]")
+            raise
+        rest = _array_header(count) + b"".join(encoded)
+        if not ref:
+            return rest
+        assert self._emit is not None
+        self._emit(Part(ref, "list", rest))
+        return _ext(REF, ref.to_bytes(4, "big"))
+
+    def _dict(self, value: dict[Any, Any], depth: int) -> bytes:
+        if not _STR.issuperset(map(type, value)):
+            return self._pairs(value, depth)
+        values = value.values()
+        if len(value) <= 64 and not self._canonical and _FLAT.issuperset(map(type, values)):
+            packed: bytes = _packer.pack(value)
+            if len(packed) <= CHUNK:
+                return packed
+        encoded: list[bytes] = []
+        size = count = ref = 0
+        pack, encode = _packer.pack, self.encode
+        key = ""
+        depth += 1
+        try:
+            for key, item in sorted(value.items(), key=_first) if self._canonical else value.items():
+                if len(key) > CHUNK // 4:
+                    raise Unsupported(f"a dict key of {len(key):,} characters")
+                piece = pack(key) + encode(item, depth)
+                encoded.append(piece)
+                size += len(piece)
+                count += 1
+                if size > CHUNK and self._emit is not None:
+                    ref = ref or self._new_ref()
+                    self._emit(Part(ref, "dict", _map_header(count) + b"".join(encoded)))
+                    encoded, size, count = [], 0, 0
+        except Unsupported as error:
+            error.steps.insert(0, f".{key}" if key.isidentifier() else f"[{key[:100]!r}]")
+            raise
+        rest = _map_header(count) + b"".join(encoded)
+        if not ref:
+            return rest
+        assert self._emit is not None
+        self._emit(Part(ref, "dict", rest))
+        return _ext(REF, ref.to_bytes(4, "big"))
+
+    def _pairs(self, value: dict[Any, Any], depth: int) -> bytes:
+        for key in value:
+            if not isinstance(key, _KEYS):
+                raise Unsupported(f"a dict key of type {type(key).__name__}; keys must be scalars such as str or int")
+        if all(isinstance(key, str) and not isinstance(key, enum.Enum) for key in value):
+            return self._dict({str.__str__(key): item for key, item in value.items()}, depth)
+        if self._canonical:
+            rows = sorted((self.encode(key, depth), key, item) for key, item in value.items())
+            flat = [x for _, key, item in rows for x in (key, item)]
+        else:
+            flat = [x for pair in value.items() for x in pair]
+        return _ext(PAIRS, self._items(flat, depth))
+
+    def _other(self, value: object, depth: int) -> bytes:
+        if isinstance(value, enum.Enum):
+            return self.encode(value.value, depth + 1)
+        if isinstance(value, tuple):
+            fields = getattr(type(value), "_fields", None)
+            if isinstance(fields, tuple) and self._resolve is None and not self._canonical:
+                return _ext(NAMED, self._items([type(value).__name__, list(fields), *value], depth))
+            return _ext(TUPLE, self._items(value, depth))
+        if isinstance(value, set | frozenset):
+            small = Encoder(canonical=True, resolve=self._resolve)
+            try:
+                rows = sorted((small.encode(item, depth + 1), n, item) for n, item in enumerate(value))
+            except Unsupported as error:
+                error.steps.insert(0, "{...}")
+                raise
+            ordered = [item for _, _, item in rows]  # an order of its own: the reader's set must not depend on ours
+            return _ext(SET if isinstance(value, set) else FROZENSET, self._items(ordered, depth))
+        simple = _simple(value)
+        if simple is not None:
+            return simple
+        return self.encode(self._record(value), depth)
+
+    def _record(self, value: object) -> object:
+        """A value of a base type that says the same, for subclasses and records."""
+        if isinstance(value, bool):
+            return bool(value)
+        for base in (str, int, float, bytes, list, dict):
+            if isinstance(value, base):
+                return _exact(value, base)
+        if isinstance(value, bytearray):
+            return bytes(value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        pydantic = sys.modules.get("pydantic")
+        if pydantic is not None and isinstance(value, pydantic.BaseModel):
+            return {**{name: getattr(value, name) for name in type(value).model_fields}, **(value.model_extra or {})}
+        if self._resolve is not None:
+            return self._resolve(value)
+        raise unsupported(value)
+
+
+def unsupported(value: object) -> Unsupported:
+    """The refusal of a value, with what to write instead."""
+    name = type(value).__name__
+    if name in {"generator", "map", "filter", "zip", "range", "dict_keys", "dict_values", "dict_items", "deque"}:
+        hint = "write list(...) around it"
+    elif name in {"coroutine", "async_generator"}:
+        hint = "await it first"
+    elif callable(value):
+        hint = "call it, or name it by a string"
+    else:
+        hint = "turn it into plain data (dict, list, str, numbers) first"
+    return Unsupported(f"{name} is not plain data: {hint}")
+
+
+def _first(item: tuple[str, Any]) -> str:
+    return item[0]
+
+
+def _exact(value: Any, base: type) -> Any:
+    """The plain `base` value inside a subclass's instance, without running the subclass's code."""
+    if base is str:
+        return str.__str__(value)
+    if base is list:
+        return list.copy(value)
+    if base is dict:
+        return dict(dict.items(value))
+    if base is bytes:
+        return bytes.join(b"", (value,))
+    return base.__pos__(value)  # type: ignore[attr-defined]
+
+
+def _simple(value: object) -> bytes | None:
+    if isinstance(value, dt.datetime):
+        zone: Any = None
+        if value.tzinfo is not None:
+            key = getattr(value.tzinfo, "key", None)
+            offset = value.utcoffset()
+            if isinstance(key, str):
+                zone = key
+            elif offset is not None:
+                zone = offset.total_seconds()
+        naive = value.replace(tzinfo=None, fold=0)
+        return _ext(DATETIME, _packer.pack([dt.datetime.isoformat(naive), value.fold, zone]))
+    if isinstance(value, dt.date):
+        return _ext(DATE, dt.date.isoformat(value).encode())
+    if isinstance(value, dt.time):
+        return _ext(TIME, dt.time.isoformat(value).encode())
+    if isinstance(value, dt.timedelta):
+        return _ext(DELTA, _packer.pack([value.days, value.seconds, value.microseconds]))
+    if isinstance(value, Decimal):
+        return _ext(DECIMAL, Decimal.__str__(value).encode())
+    if isinstance(value, UUID):
+        return _ext(UUID_, value.bytes)
+    return None
+
+
+class Decoder:
+    """Reads values back. Parts are added as they come; one `decode` uses them up.
+
+    Args:
+        record: makes the dicts of the decoded value (the guest's own kind), or None for plain ones.
+        limit: bytes of one message, parts included.
+        named: rebuild named tuples; only towards a guest, since it defines a class.
+    """
+
+    def __init__(
+        self, *, record: Callable[[dict[str, Any]], Any] | None = None, limit: int | None = None, named: bool = False
+    ) -> None:
+        self._record = record
+        self._limit = limit
+        self._named = named
+        self._parts: dict[int, Any] = {}
+        self._size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the parts that wait for their message."""
+        return self._size
+
+    def add(self, part: Part) -> None:
+        """Take one piece of the next message."""
+        self._grow(len(part.data))
+        held = self._parts.get(part.ref)
+        if part.kind in ("str", "bytes"):
+            if held is None:
+                held = self._parts[part.ref] = (part.kind, [])
+            if not isinstance(held, tuple) or held[0] != part.kind:
+                raise ValueError("parts of two kinds")
+            held[1].append(part.data)
+            return
+        piece = self._unpack(part.data)
+        wanted = list if part.kind == "list" else dict
+        if not isinstance(piece, wanted):
+            raise ValueError("a part of another kind")
+        if held is None:
+            self._parts[part.ref] = piece
+        elif isinstance(held, list) and isinstance(piece, list):
+            held.extend(piece)
+        elif isinstance(held, dict) and isinstance(piece, dict):
+            held.update(piece)
+        else:
+            raise ValueError("parts of two kinds")
+
+    def decode(self, body: bytes, *, more: bool = False) -> Any:
+        """The value; ValueError if the bytes are malformed, TooLarge past the limit.
+
+        With `more`, parts that are left belong to a value that is decoded next.
+        """
+        self._grow(len(body))
+        try:
+            value = self._unpack(body)
+            if self._parts and not more:
+                raise ValueError("a part that nothing refers to")
+            return value
+        finally:
+            if not more:
+                self._parts.clear()
+                self._size = 0
+
+    def _grow(self, n: int) -> None:
+        self._size += n
+        if self._limit is not None and self._size > self._limit:
+            raise TooLarge(f"more than {self._limit} bytes")
+
+    def _unpack(self, data: bytes) -> Any:
+        try:
+            return msgpack.unpackb(
+                data, ext_hook=self._ext, object_hook=self._record, unicode_errors="surrogatepass", strict_map_key=True
+            )
+        except (ValueError, TooLarge):
+            raise
+        except Exception as error:  # msgpack's own classes, RecursionError, bad numbers and dates
+            raise ValueError(f"malformed value ({type(error).__name__})") from None
+
+    def _ext(self, code: int, data: bytes) -> Any:
+        if code == REF:
+            return self._take(int.from_bytes(data, "big"))
+        if code == LONG:
+            return int.from_bytes(self._unpack(data), "big", signed=True)
+        if code in (TUPLE, SET, FROZENSET, PAIRS, NAMED):
+            return self._container(code, self._unpack(data))
+        reader = _READERS.get(code)
+        if reader is None:
+            raise ValueError(f"extension {code}")
+        return reader(data)
+
+    def _take(self, ref: int) -> Any:
+        held = self._parts.pop(ref, None)
+        if held is None:
+            raise ValueError("a reference to no part")
+        if isinstance(held, tuple):
+            raw = b"".join(held[1])
+            return raw if held[0] == "bytes" else raw.decode("utf-8", "surrogatepass")
+        return held
+
+    def _container(self, code: int, items: Any) -> Any:
+        if not isinstance(items, list):
+            raise ValueError("not a list of items")
+        if code == TUPLE:
+            return tuple(items)
+        if code == NAMED:
+            name, fields, *values = items
+            return namedtuple(name, fields)(*values) if self._named else tuple(values)  # noqa: PYI024
+        keys = items[::2] if code == PAIRS else items
+        # Hashes of numbers are no secret: refuse the sets and dicts that were made to collide.
+        if len(keys) > 1000 and len(set(map(hash, keys))) * 4 < len(keys):
+            raise ValueError("colliding keys")
+        if code == PAIRS:
+            pairs = dict(zip(keys, items[1::2], strict=True))
+            return self._record(pairs) if self._record is not None else pairs
+        return set(items) if code == SET else frozenset(items)
+
+
+def _read_datetime(data: bytes) -> dt.datetime:
+    text, fold, zone = msgpack.unpackb(data)
+    value = dt.datetime.fromisoformat(text).replace(fold=int(fold))
+    if isinstance(zone, str):
+        from zoneinfo import ZoneInfo
+
+        return value.replace(tzinfo=ZoneInfo(zone))
+    if zone is not None:
+        offset = dt.timedelta(seconds=zone)
+        return value.replace(tzinfo=dt.timezone(offset) if offset else dt.UTC)
+    return value
+
+
+_READERS: dict[int, Callable[[bytes], Any]] = {
+    INT: lambda data: int.from_bytes(data, "big", signed=True),
+    DATETIME: _read_datetime,
+    DATE: lambda data: dt.date.fromisoformat(data.decode()),
+    TIME: lambda data: dt.time.fromisoformat(data.decode()),
+    DELTA: lambda data: dt.timedelta(*msgpack.unpackb(data)),
+    DECIMAL: lambda data: Decimal(data.decode()),
+    UUID_: lambda data: UUID(bytes=data),
+}
+
+
+def digest(*values: object) -> str:
+    """A digest (sha256, hex) of plain values, the same for equal values in every process."""
+    encoder = Encoder(canonical=True)
+    return hashlib.sha256(b"".join(map(encoder.encode, values))).hexdigest()

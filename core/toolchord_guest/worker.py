@@ -1,0 +1,256 @@
+"""A guest: reads a program from the wall, runs it, and answers with its value; once, or again for a session.
+
+`warm_up` builds everything in the zygote, so that a guest only has to be forked and confined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from toolchord_guest import builtins as names
+from toolchord_guest import calls, guards, modules, threads, wire
+from toolchord_guest.calls import FILENAME, Namespace, PendingCall, ToolFunction
+from toolchord_guest.confine import SOCKET
+from toolchord_guest.hub import Deadlock, Hub
+from toolchord_guest.language import Policy, Refusal
+from toolchord_guest.link import Clock, Link, Record
+from toolchord_guest.program import MAIN, VALUE, Compiled, compile_program
+from toolchord_guest.values import Decoder, Unsupported
+
+_OUT = 64 << 10
+
+
+class Stream:
+    """What a program prints, sent at once."""
+
+    encoding = "utf-8"
+    errors = "replace"
+
+    def __init__(self, link: Link, name: Any) -> None:
+        self._link = link
+        self._name = name
+
+    def write(self, text: str) -> int:
+        clean = text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+        for start in range(0, len(clean), _OUT):
+            self._link.send(wire.Out(self._name, clean[start : start + _OUT]))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return False
+
+
+class Guest:
+    """One process's runtime: the hub, the modules, and the variables of a session."""
+
+    def __init__(self, descriptor: int, *, unrestricted: bool) -> None:
+        self.link = Link(descriptor)
+        self.clock = Clock()
+        self.hub = modules.hub = threads.hub = Hub(self.link, self.clock)
+        asyncio.set_event_loop(self.hub.loop)
+        self.facades = modules.build()
+        self.unrestricted = unrestricted
+        self.builtins = names.unrestricted() if unrestricted else names.restricted(self.facades)
+        self.listing = {name: frozenset(dir(facade)) for name, facade in self.facades.items()}
+        self.policy_names: set[str] = set()
+        self.globals: dict[str, Any] = {}
+        self.runs = 0
+
+    def reset(self) -> None:
+        """Forget what a warm-up left."""
+        self.globals = {"__name__": "__main__", "__builtins__": self.builtins, "__doc__": None}
+        self.policy_names = set()
+        self.runs = 0
+
+    def run(self, start: dict[str, Any]) -> wire.Done:
+        """Run one program to its end."""
+        self.runs += 1
+        filename = FILENAME if self.runs == 1 else f"{FILENAME[:-1]} {self.runs}>"
+        self.clock.reset(start["epoch"])
+        self.hub.reset()
+        modules.seed(start["seed"])
+        sys.stdout, sys.stderr = Stream(self.link, "stdout"), Stream(self.link, "stderr")
+        try:
+            compiled = self._compile(start, filename)
+            self._expose(start)
+            value, returned = self._execute(compiled)
+            return wire.Done(self.link.encode(value, calls.resolve), None, returned)
+        except BaseException as error:
+            return wire.Done(b"", _failure(error, filename), False)
+
+    def _compile(self, start: dict[str, Any], filename: str) -> Compiled:
+        source = start["code"]
+        guards.remember_source(filename, source)
+        guards.State.defined = self.policy_names
+        policy = None if self.unrestricted else Policy(self.listing, self.policy_names)
+        roots = {stub["name"].partition(".")[0] for stub in start["tools"]} | {"call_tool"}
+        return compile_program(source, filename=filename, tools=roots, policy=policy, modules=self.listing)
+
+    def _expose(self, start: dict[str, Any]) -> None:
+        """Bind the tools and the inputs; what the program assigned before keeps its place in a session."""
+        hub = self.hub
+        tools = {stub["name"]: ToolFunction(hub, stub) for stub in start["tools"]}
+        for name in [n for n, v in self.globals.items() if isinstance(v, ToolFunction | Namespace)]:
+            del self.globals[name]
+        spaces: dict[str, dict[str, ToolFunction]] = {}
+        for name, tool in tools.items():
+            space, dot, short = name.rpartition(".")
+            if dot:
+                spaces.setdefault(space, {})[short] = tool
+            else:
+                self.globals.setdefault(name, tool)
+        for space, members in spaces.items():
+            self.globals.setdefault(space, Namespace(space, members))
+        for stub in start["builtin_tools"]:
+            self.globals.setdefault(stub["name"], ToolFunction(hub, stub))
+        self.globals["call_tool"] = _Dispatcher(hub, tools)
+        self.globals.update(Decoder(record=Record, named=True).decode(start["inputs"]))
+
+    def _execute(self, compiled: Compiled) -> tuple[Any, bool]:
+        """The program's value, and whether it gave one."""
+        scope = self.globals
+        scope.pop(VALUE, None)
+        calls.style.sync = compiled.sync_style
+        exec(compiled.code, scope)
+        main: Callable[[], Any] = scope.pop(MAIN)
+        loop = self.hub.loop
+        value = loop.run_until_complete(main()) if compiled.is_async else main()
+        returned = True
+        if value is None and compiled.captures and VALUE in scope:
+            value = scope[VALUE]
+        elif value is None:
+            assigned = [name for name in compiled.assigned if name in scope]
+            returned = bool(assigned)
+            value = scope[assigned[-1]] if assigned else None
+        value = calls.settled(value)
+        if asyncio.iscoroutine(value) or asyncio.isfuture(value):
+            value = loop.complete(value)
+        self._finish()
+        return value, returned
+
+    def _finish(self) -> None:
+        """Started calls come to their end though nobody awaits them; unfinished tasks are cancelled, as asyncio.run does."""
+        hub = self.hub
+        tasks = [task for task in asyncio.all_tasks(hub.loop) if not task.done()]
+        for task in sorted(tasks, key=hash):
+            task.cancel()
+        if tasks:
+            hub.loop.complete(asyncio.gather(*tasks, return_exceptions=True))
+        while hub.calls:
+            hub.pump(None)
+        gc.collect()  # coroutines that were never awaited say so now
+
+
+class _Dispatcher(ToolFunction):
+    """`call_tool(name, ...)`: any tool by its registered name."""
+
+    def __init__(self, hub: Hub, tools: dict[str, ToolFunction]) -> None:
+        super().__init__(hub, {"name": "call_tool", "doc": "Call a tool by its name.", "tool": "", "async": True})
+        self._tools = tools
+
+    def _start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingCall:
+        if not args:
+            name = kwargs.pop("name", None)
+        else:
+            name, *rest = args
+            args = tuple(rest)
+        if not isinstance(name, str):
+            raise TypeError("call_tool takes the tool's name first")
+        known = self._tools.get(name)
+        stub = {"name": name, "doc": "", "tool": known._tool if known else name, "async": True}
+        stub["list_field"] = known._list_field if known else None
+        return ToolFunction(self._hub, stub)._start(args, kwargs)
+
+
+def _failure(error: BaseException, filename: str) -> wire.Failure:
+    kind, path, line = "program", "", guards.program_line(error, filename)
+    name, message = type(error).__name__, _text(error)
+    match error:
+        case Refusal():
+            kind, name, line, message = "refused", "ProgramRefused", error.line, error.reason
+        case guards.ProgramRefused():
+            kind = "refused"
+        case SyntaxError() if not error.__traceback__ or _is_compile_time(error, filename):
+            kind, line, message = "syntax", error.lineno or 0, error.msg or "invalid syntax"
+        case Unsupported():
+            kind, name, path = "value", "UnsupportedValue", error.path
+        case MemoryError():
+            kind, message = "memory", message or "out of memory"
+        case Deadlock():
+            kind = "deadlock"
+        case RecursionError() if not line:
+            kind, message = "syntax", "the program is nested too deeply to be read"
+    try:
+        trace = guards.format_error(error) if kind == "program" else ""
+    except BaseException:
+        trace = ""
+    return wire.Failure(kind, name, message[:20_000], line, _clean(trace[-20_000:]), path)
+
+
+def _is_compile_time(error: SyntaxError, filename: str) -> bool:
+    return error.filename == filename and guards.program_line(error, filename) == error.lineno
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return _clean(str(error))
+    except BaseException as worse:
+        return f"(its text could not be had: {type(worse).__name__})"
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+_guest: Guest
+
+
+def warm_up(*, unrestricted: bool) -> None:
+    """Build the runtime and run a small program, so that nothing is left to be imported or cached."""
+    global _guest
+    modules.load_zones()
+    _guest = Guest(SOCKET, unrestricted=unrestricted)
+    _guest.reset()
+    policy = None if unrestricted else Policy(_guest.listing, set())
+    compiled = compile_program(
+        "async def f():\n    return f'{1:.2f}'\nx = await f()\n[y for y in 'ab']",
+        filename=FILENAME, tools=set(), policy=policy, modules=_guest.listing,
+    )  # fmt: skip
+    _guest._execute(compiled)
+    for encoding in ("ascii", "latin-1", "utf-16", "utf-32", "cp1252", "idna", "punycode", "rot13", "hex", "base64"):
+        try:
+            "".encode(encoding)
+        except (LookupError, UnicodeError, TypeError):
+            continue
+    import datetime
+
+    datetime.datetime.strptime("2000-01-01", "%Y-%m-%d")
+    _guest.reset()
+
+
+def serve(descriptor: int) -> int:
+    """Serve programs from the wall until the host closes it."""
+    assert descriptor == SOCKET
+    guest = _guest
+    guest.link.send(wire.Ready())
+    while True:
+        frame, decoder = guest.link.receive()
+        try:
+            done = guest.run(decoder.decode(frame.body))
+        except BaseException as error:  # out of memory before the program began
+            done = wire.Done(b"", wire.Failure("memory", type(error).__name__, _text(error), 0, ""), False)
+        try:
+            guest.link.send(done)
+        except wire.WireError:
+            guest.link.send(wire.Done(b"", wire.Failure("value", "UnsupportedValue", "too large", 0, ""), False))
