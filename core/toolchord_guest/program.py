@@ -200,7 +200,11 @@ def _capture_tail(body: list[ast.stmt]) -> bool:
 
 def _plain_assignments(body: list[ast.stmt]) -> list[ast.stmt]:
     """The statements with annotated globals made plain, since a function may not annotate a global name."""
-    return [_Annotations().visit(statement) for statement in body]
+    plain: list[ast.stmt] = []
+    for statement in body:
+        done = _Annotations().visit(statement)
+        plain.extend(done if isinstance(done, list) else [done])
+    return plain
 
 
 class _Annotations(ast.NodeTransformer):

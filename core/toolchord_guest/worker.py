@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import gc
 import sys
 from collections.abc import Callable
@@ -233,10 +234,32 @@ def warm_up(*, unrestricted: bool) -> None:
             "".encode(encoding)
         except (LookupError, UnicodeError, TypeError):
             continue
-    import datetime
-
     datetime.datetime.strptime("2000-01-01", "%Y-%m-%d")
+    _warm_pydantic()
     _guest.reset()
+
+
+def _warm_pydantic() -> None:
+    """Let pydantic import what it imports late."""
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is None:
+        return
+
+    class Model(pydantic.BaseModel):  # type: ignore[misc, name-defined]
+        a: int = pydantic.Field(1, ge=0)
+        b: list[datetime.date] | None = None
+
+        @pydantic.field_validator("a")
+        @classmethod
+        def _same(cls, value: int) -> int:
+            return value
+
+    Model.model_json_schema()
+    Model.model_validate_json(Model(b=["2000-01-01"]).model_dump_json())
+    try:
+        Model(a="x")
+    except pydantic.ValidationError as error:
+        repr(error), error.errors(), error.json()
 
 
 def serve(descriptor: int) -> int:

@@ -1,0 +1,49 @@
+"""Toolchord: many tools, one gesture."""
+
+from __future__ import annotations
+
+from toolchord.catalogue import Catalogue, Exposed
+from toolchord.journal import Journal, RunRecord
+from toolchord.limits import Limits
+from toolchord.pool import IsolationReport
+from toolchord.prompt import format_tools_for_llm
+from toolchord.registry import (
+    ToolInfo,
+    ToolRegistry,
+    create_registry,
+    get_default_registry,
+    register_tool,
+    reset_registry,
+)
+from toolchord.results import CallRecord, ExecutionResult, RunError, Usage
+from toolchord.sandbox import CodeSandbox, Session
+from toolchord.tools import Tool, ToolCapability, ToolMetadata, ToolSpec, ValidatedTool, open_to, tool_from
+
+__all__ = [
+    "CallRecord",
+    "Catalogue",
+    "CodeSandbox",
+    "ExecutionResult",
+    "Exposed",
+    "IsolationReport",
+    "Journal",
+    "Limits",
+    "RunError",
+    "RunRecord",
+    "Session",
+    "Tool",
+    "ToolCapability",
+    "ToolInfo",
+    "ToolMetadata",
+    "ToolRegistry",
+    "ToolSpec",
+    "Usage",
+    "ValidatedTool",
+    "create_registry",
+    "format_tools_for_llm",
+    "get_default_registry",
+    "open_to",
+    "register_tool",
+    "reset_registry",
+    "tool_from",
+]
