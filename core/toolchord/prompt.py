@@ -230,28 +230,32 @@ def _typescript_arguments(tool: Tool) -> str:
     return f"args: {_typescript({'type': 'object', **schema}, schema)}" if schema.get("properties") else ""
 
 
-def _typescript(schema: Any, root: Mapping[str, Any], depth: int = 0) -> str:
+def _typescript(schema: Any, root: Mapping[str, Any], open_refs: tuple[str, ...] = ()) -> str:
+    if isinstance(schema, Mapping) and isinstance(ref := schema.get("$ref"), str):
+        if ref in open_refs:
+            return "unknown"
+        open_refs = (*open_refs, ref)
     schema = dereference(schema, root)
-    if not isinstance(schema, Mapping) or depth > 6:
+    if not isinstance(schema, Mapping):
         return "unknown"
     if "enum" in schema or "const" in schema:
         return " | ".join(json.dumps(value, default=str) for value in schema.get("enum", [schema.get("const")]))
     if branches := schema.get("anyOf") or schema.get("oneOf"):
-        return " | ".join(dict.fromkeys(_typescript(branch, root, depth + 1) for branch in branches))
+        return " | ".join(dict.fromkeys(_typescript(branch, root, open_refs) for branch in branches))
     kind = schema.get("type")
     if isinstance(kind, list):
-        return " | ".join(_typescript({**schema, "type": one}, root, depth + 1) for one in kind)
+        return " | ".join(_typescript({**schema, "type": one}, root, open_refs) for one in kind)
     if kind == "array":
-        return f"Array<{_typescript(schema.get('items', True), root, depth + 1)}>"
+        return f"Array<{_typescript(schema.get('items', True), root, open_refs)}>"
     if properties := schema.get("properties"):
         required = schema.get("required", ())
         fields = (
             f"{name if name.isidentifier() else json.dumps(name)}{'' if name in required else '?'}: "
-            f"{_typescript(sub, root, depth + 1)}"
+            f"{_typescript(sub, root, open_refs)}"
             for name, sub in properties.items()
         )
         return "{" + "; ".join(fields) + "}"
     if kind == "object":
         extra = schema.get("additionalProperties")
-        return f"Record<string, {_typescript(extra, root, depth + 1) if isinstance(extra, Mapping) else 'unknown'}>"
+        return f"Record<string, {_typescript(extra, root, open_refs) if isinstance(extra, Mapping) else 'unknown'}>"
     return _TYPESCRIPT.get(str(kind), "unknown")

@@ -298,7 +298,10 @@ def parameter_list(
             default = resolved.get("default", _MISSING) if isinstance(resolved, Mapping) else _MISSING
             text += " = ..." if default is _MISSING or len(repr(default)) > 60 else f" = {default!r}"
         texts.append(text)
-    return [*texts, "**more"] if open_ended else texts
+    more = "more"
+    while more in schema.get("properties", {}):
+        more += "_"
+    return [*texts, f"**{more}"] if open_ended else texts
 
 
 def is_name(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The sandbox under attack: what the escape corpus's harness runs each payload with. Both walls.
+"""The sandbox under attack, as the harness of the escape corpus runs it. The name of the file says in which language."""
 
 from __future__ import annotations
 

