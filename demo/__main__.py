@@ -34,8 +34,9 @@ mistakes, but for one first program that fails.
   [bold]one program[/]      the model's program calls the tools, in the sandbox\
 """
 NOTE = """\
-Tokens (o200k_base): each request's whole input (system, tools, history) and its
-output. change: all tokens against the first way. Time: tools and sandbox, {model}.\
+Tokens (o200k_base): each request's whole input (system, tools, history), and its
+output. change: all tokens, against the first way. SQL: the answer is the one of
+plain SQL. Time: tools and sandbox, {model}.\
 """
 
 Ask = Callable[[Watch], Awaitable[Outcome]]
@@ -66,7 +67,7 @@ def show(progress: Progress, line: TaskID, outcome: Outcome) -> None:
 
 
 async def run(numbers: Sequence[int], model: LiveModel | None, console: Console, max_turns: int = 200) -> list[Row]:
-    """Answer the questions of these numbers (from 1) in every way; the recorded model does it when there is no other."""
+    """Answer the questions of these numbers (from 1) in every way, by the recorded model if there is no other."""
     rows: list[Row] = []
     try:
         async with CodeSandbox(registry, limits=Limits(wall_time=60.0)) as sandbox:

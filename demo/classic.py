@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from demo.conversation import ANSWER, Outcome, Watch, converse
 from demo.models import Call, Model
-from toolchord import ToolRegistry, ToolSpec
+from toolchord import ToolMetadata, ToolRegistry, ToolSpec
 
 SYSTEM = f"You answer questions about the flights from New York in 2013 with the tools you are given. {ANSWER}"
 
 
+def definition(metadata: ToolMetadata) -> dict[str, Any]:
+    """Describe a tool in the chat format, as briefly as it goes: without the shape of its result.
+
+    `ToolSpec.to_openai` adds that shape; a fair comparison gives the classic way the least to read.
+    """
+    spec = ToolSpec.from_metadata(metadata)
+    function = {"name": spec.name, "description": spec.description, "parameters": spec.parameters}
+    return {"type": "function", "function": function}
+
+
 async def ask(model: Model, question: str, registry: ToolRegistry, *, max_turns: int, watch: Watch) -> Outcome:
     """Answer a question by single tool calls."""
-    offered = [ToolSpec.from_metadata(tool.metadata).to_openai(api="chat") for tool in registry.tools()]
+    offered = [definition(tool.metadata) for tool in registry.tools()]
     outcome = Outcome()
 
     async def serve(call: Call) -> str:

@@ -74,7 +74,7 @@ def results(rows: Sequence[Row]) -> Table:
     table.add_column("Question, way", no_wrap=True)
     for heading in ("Turns", "Calls", "Tokens in", "out", "change", "Time"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("Answer")
+    table.add_column("SQL")
     sections = [
         (f"{number} {group[0].question.title}", group)
         for number, group in ((n, list(g)) for n, g in groupby(rows, key=lambda row: row.number))
@@ -82,9 +82,9 @@ def results(rows: Sequence[Row]) -> Table:
     for title, group in sections:
         table.add_row(f"[bold]{title}")
         for row in group:
-            answer = "[green]= SQL" if row.right else f"[red]differs[/] {row.outcome.stopped}"
-            repairs = f", {row.outcome.failed_programs} repair" if row.outcome.failed_programs else ""
-            figures = cells(row.way + repairs, row.outcome, group[0].outcome)
+            answer = "[green]equal" if row.right else "[red]other"
+            failed = f", {row.outcome.failed_programs} failed" if row.outcome.failed_programs else ""
+            figures = cells(row.way + failed, row.outcome, group[0].outcome)
             table.add_row(*figures, answer, end_section=row is group[-1])
     if len(sections) > 1:
         table.add_row("[bold]All questions")

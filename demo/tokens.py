@@ -45,4 +45,5 @@ def of_request(system: str, messages: Sequence[Message], tools: Sequence[dict[st
 
     A provider's own framing (some tokens a message) is left out, for both ways alike.
     """
-    return count(system) + count(json.dumps(list(tools))) + sum(map(of_message, messages))
+    definitions = json.dumps(list(tools), separators=(",", ":"))  # as the SDKs send them
+    return count(system) + count(definitions) + sum(map(of_message, messages))

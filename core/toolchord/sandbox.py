@@ -62,7 +62,9 @@ class CodeSandbox:
         if language == "unrestricted" and isolation != "auto":
             raise ConfigurationError('language="unrestricted" needs wall two in full: isolation="auto"')
         if registry is not None and not isinstance(registry, ToolRegistry):
-            raise ConfigurationError(f"registry must be a ToolRegistry, not {type(registry).__name__}; pass tools=[...]")
+            raise ConfigurationError(
+                f"registry must be a ToolRegistry, not {type(registry).__name__}; pass tools=[...]"
+            )
         self.limits = _limits(limits, Limits())
         self._registry = registry
         self._tools = tools
@@ -98,9 +100,10 @@ class CodeSandbox:
         """
         chosen = _limits(limits, self.limits)
         encoded = await _encoded(inputs)
+        refused = _unreadable(code, chosen)
+        if refused is not None:
+            return ExecutionResult(error=refused)
         prepared = self._prepare(code, self._catalogue(tools), encoded, journal or Journal())
-        if isinstance(prepared, ExecutionResult) or (refused := _too_long(code, chosen)):
-            return prepared if isinstance(prepared, ExecutionResult) else refused
         channel = await self._open(_kernel_limits(chosen))
         try:
             return await prepared.run(channel, chosen)
@@ -118,25 +121,16 @@ class CodeSandbox:
         journal: Journal | None = None,
     ) -> ExecutionResult:
         """`execute` for code that is not asynchronous; works inside a running event loop too (and blocks it)."""
-        run = lambda: asyncio.run(self.execute(code, tools, inputs, limits, journal=journal))  # noqa: E731
+
+        def run() -> ExecutionResult:
+            return asyncio.run(self.execute(code, tools, inputs, limits, journal=journal))
+
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             return run()
-        results: list[ExecutionResult | BaseException] = []
-
-        def work() -> None:
-            try:
-                results.append(run())
-            except BaseException as error:
-                results.append(error)
-
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(work,))
-        thread.start()
-        thread.join()
-        if isinstance(results[0], BaseException):
-            raise results[0]
-        return results[0]
+        with ThreadPoolExecutor(1, thread_name_prefix="toolchord-sync") as thread:
+            return thread.submit(contextvars.copy_context().run, run).result()
 
     async def replay(self, record: RunRecord, limits: Limits | None = None) -> ExecutionResult:
         """Run a recorded program again from its record alone: no tool runs, and the result is the same.
@@ -202,20 +196,9 @@ class CodeSandbox:
                 self._executor = ThreadPoolExecutor(self.limits.concurrency, thread_name_prefix="toolchord")
             return self._executor
 
-    def _prepare(
-        self, code: str, catalogue: Catalogue, inputs: bytes, journal: Journal
-    ) -> _Prepared | ExecutionResult:
-        if not isinstance(code, str):
-            raise ConfigurationError(f"code must be str, not {type(code).__name__}")
-        try:
-            code.encode()
-        except UnicodeEncodeError:
-            return _refused(code, "SyntaxError", "the program's text holds lone surrogates; send valid Unicode", "syntax")
-        helpers = _helpers(catalogue)
-        record = RunRecord(
-            code, inputs, _stubs(catalogue), self._language, journal.seed, journal.epoch, journal.events
-        )
-        return _Prepared(Dispatcher(catalogue, helpers, self._threads()), journal, record)
+    def _prepare(self, code: str, catalogue: Catalogue, inputs: bytes, journal: Journal) -> _Prepared:
+        record = RunRecord(code, inputs, _stubs(catalogue), self._language, journal.seed, journal.epoch, journal.events)
+        return _Prepared(Dispatcher(catalogue, _helpers(catalogue), self._threads()), journal, record)
 
     async def _open(self, limits: GuestLimits) -> Channel:
         pool = self._pool
@@ -253,10 +236,12 @@ class Session:
             raise SandboxClosed("the session is closed; open a new one with sandbox.session()")
         sandbox = self._sandbox
         chosen = _limits(limits, self._limits)
+        encoded = await _encoded(inputs)
+        refused = _unreadable(code, chosen)
+        if refused is not None:
+            return ExecutionResult(error=refused)
         catalogue = sandbox._catalogue(tools if tools is not None else self._tools)
-        prepared = sandbox._prepare(code, catalogue, await _encoded(inputs), Journal())
-        if isinstance(prepared, ExecutionResult) or (refused := _too_long(code, chosen)):
-            return prepared if isinstance(prepared, ExecutionResult) else refused
+        prepared = sandbox._prepare(code, catalogue, encoded, Journal())
         async with self._turn:
             if self._channel is None:
                 self._channel = await sandbox._open(GuestLimits(chosen.memory, None))
@@ -384,13 +369,15 @@ def _kernel_limits(limits: Limits) -> GuestLimits:
     return GuestLimits(limits.memory, int(limits.cpu_time) + 2)
 
 
-def _too_long(code: str, limits: Limits) -> ExecutionResult | None:
-    size = len(code.encode())
+def _unreadable(code: str, limits: Limits) -> RunError | None:
+    """Why a program's text is not even handed to a guest, or None."""
+    if not isinstance(code, str):
+        raise ConfigurationError(f"code must be str, not {type(code).__name__}")
+    try:
+        size = len(code.encode())
+    except UnicodeEncodeError:
+        return RunError("SyntaxError", "the program's text holds lone surrogates; send valid Unicode", kind="syntax")
     if size <= limits.source:
         return None
     message = f"source: a program of {size:,} bytes; at most {limits.source:,} are read. Pass data as inputs."
-    return ExecutionResult(error=RunError("LimitExceeded", message, kind="limit", limit="source"))
-
-
-def _refused(code: str, type_: str, message: str, kind: str) -> ExecutionResult:
-    return ExecutionResult(error=RunError(type_, message, kind=kind))
+    return RunError("LimitExceeded", message, kind="limit", limit="source")

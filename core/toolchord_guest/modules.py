@@ -255,23 +255,25 @@ def _lenient(value: Any) -> Any:
     return _nothing(value)
 
 
+def _coro(value: Any) -> Any:
+    """A coroutine of anything that may be awaited."""
+    value = _lenient(value)  # first of all: to ask a started call for its type is to wait for it
+    return value if asyncio.iscoroutine(value) else _coroutine(value)
+
+
 def _gather(*values: Any, return_exceptions: bool = False) -> Any:
     return asyncio.gather(*map(_lenient, values), return_exceptions=return_exceptions)
 
 
 def _create_task(coro: Any, *, name: str | None = None, context: Any = None) -> Any:
-    if type(coro) is PendingCall or not asyncio.iscoroutine(coro):
-        coro = _coroutine(_lenient(coro))
-    return asyncio.create_task(coro, name=name, context=context)
+    return asyncio.create_task(_coro(coro), name=name, context=context)
 
 
 class TaskGroup(asyncio.TaskGroup):
     """asyncio.TaskGroup that also takes started calls."""
 
     def create_task(self, coro: Any, **options: Any) -> Any:
-        if not asyncio.iscoroutine(coro):
-            coro = _coroutine(_lenient(coro))
-        return super().create_task(coro, **options)
+        return super().create_task(_coro(coro), **options)
 
 
 def _wait_for(value: Any, timeout: float | None) -> Any:
@@ -293,7 +295,7 @@ class _LoopFace:
         return hub.loop.complete(_coroutine(_lenient(value)))
 
     def create_task(self, coro: Any, *, name: str | None = None) -> Any:
-        return hub.loop.create_task(coro if asyncio.iscoroutine(coro) else _coroutine(_lenient(coro)), name=name)
+        return hub.loop.create_task(_coro(coro), name=name)
 
     def run_in_executor(self, executor: Any, function: Any, *args: Any) -> Any:
         return hub.loop.create_task(threads.in_thread(function, *args))
