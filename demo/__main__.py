@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from demo import classic, data, programmatic, tokens
@@ -34,9 +35,9 @@ mistakes, but for one first program that fails.
   [bold]one program[/]      the model's program calls the tools, in the sandbox\
 """
 NOTE = """\
-Tokens (o200k_base): each request's whole input (system, tools, history), and its
-output. change: all tokens, against the first way. SQL: the answer is the one of
-plain SQL. Time: tools and sandbox, {model}.\
+Tokens (o200k_base): each request's whole input (system, tools, history), and
+its output. change: all tokens, against the first way. SQL: the answer is the
+one of plain SQL. Time: tools and sandbox, {model}.\
 """
 
 Ask = Callable[[Watch], Awaitable[Outcome]]
@@ -93,10 +94,13 @@ async def answer(number: int, model: Model | None, sandbox: CodeSandbox, console
             progress.update(line, completed=1)
             rows.append(Row(number, question, way, outcome, expected))
     if all(row.right for row in rows):
-        console.print(f"  [green]Equal in every way, and by SQL:[/] {json.dumps(expected)}", highlight=False)
+        console.print(f"  [green]Equal in every way, and by SQL:[/] {escape(json.dumps(expected))}", highlight=False)
     for row in rows:
         if not row.right:
-            console.print(f"  [red]{row.way}:[/] {row.outcome.answer} {row.outcome.stopped}; by SQL: {expected}")
+            got = row.outcome.stopped or str(row.outcome.answer)
+            console.print(
+                f"  [red]{row.way}:[/] {escape(got)}; by SQL: {escape(json.dumps(expected))}", highlight=False
+            )
     if question.remark and model is None:
         console.print(f"  {question.remark}", style="italic")
     return rows
@@ -132,7 +136,7 @@ def main(argv: Sequence[str] | None = None, console: Console | None = None) -> i
             data.database()
             tokens.encoder()
     except (ImportError, OSError, ValueError) as error:
-        console.print(f"[red]{error}[/]")
+        console.print(f"[red]{escape(str(error))}")
         return 2
     console.print(RECORDED if model is None else f"Live model: [bold]{model.name}[/]\n", highlight=False)
     rows = asyncio.run(run(options.question or range(1, len(QUESTIONS) + 1), model, console, options.max_turns))
@@ -141,7 +145,7 @@ def main(argv: Sequence[str] | None = None, console: Console | None = None) -> i
     console.print(NOTE.format(model=thinking), style="dim", highlight=False)
     if options.json:
         report = {"model": model.name if model else "recorded", "rows": [row.as_json() for row in rows]}
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
     return 0 if all(row.right for row in rows) else 1
 
 

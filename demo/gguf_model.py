@@ -73,6 +73,7 @@ class GGUFModel:
         parameters.n_ctx = CONTEXT
         parameters.n_parallel = 1
         parameters.sampling.temp = 0.0
+        parameters.verbosity = 0  # its log would run through the progress
         self.name = f"gguf:{Path(path).name}"
         self._server = llama.Server(parameters)
 

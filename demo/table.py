@@ -82,7 +82,7 @@ def results(rows: Sequence[Row]) -> Table:
     for title, group in sections:
         table.add_row(f"[bold]{title}")
         for row in group:
-            answer = "[green]equal" if row.right else "[red]other"
+            answer = "[green]=" if row.right else "[red]\N{NOT EQUAL TO}"
             failed = f", {row.outcome.failed_programs} failed" if row.outcome.failed_programs else ""
             figures = cells(row.way + failed, row.outcome, group[0].outcome)
             table.add_row(*figures, answer, end_section=row is group[-1])

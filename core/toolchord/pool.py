@@ -1,7 +1,8 @@
 """Warm guests: the host's side of the zygote, the processes it forks, and how they end.
 
-One zygote belongs to one sandbox: sandboxes share no process, hash seed or address layout. Handing out a guest blocks
-for microseconds and is bound to no event loop, so any loop or thread may take one.
+One zygote belongs to one sandbox: sandboxes share no process and no address layout. (They do share a hash seed, so
+that a record replays in any of them.) Handing out a guest blocks for microseconds and is bound to no event loop, so any
+loop or thread may take one. A fork of the host keeps none of its parent's guests; its own zygote starts when needed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from dataclasses import dataclass, field
@@ -29,11 +31,17 @@ Isolation = Literal["auto", "process"]
 
 _PACKAGES = ("toolchord_guest", "RestrictedPython", "msgspec", "msgpack", "greenlet", "pydantic", "pydantic_core",
              "annotated_types", "typing_extensions", "typing_inspection", "tzdata")  # fmt: skip
-_PRELOAD = ("pydantic", "pydantic.functional_validators", "pydantic.functional_serializers", "pydantic.deprecated.class_validators")
+_PRELOAD = (
+    "pydantic",
+    "pydantic.functional_validators",
+    "pydantic.functional_serializers",
+    "pydantic.deprecated.class_validators",
+)
 _DANGEROUS = (
     "os subprocess socket ctypes mmap resource fcntl signal pathlib tempfile shutil urllib.request http.client ssl "
     "inspect importlib builtins _io io codecs inspect queue threading multiprocessing pickle select sys gc asyncio "
-    "asyncio.subprocess platform types json.decoder re enum statistics random decimal fractions concurrent.futures.thread"
+    "asyncio.subprocess platform types json.decoder re enum statistics random decimal fractions "
+    "concurrent.futures.thread"
 ).split()
 """Preloaded where wall one is off, so that what an attack imports is there and only wall two stands in its way."""
 
@@ -70,38 +78,59 @@ class GuestLimits:
 
 
 class Guest:
-    """One confined process: its data socket, and a handle that no reuse of process ids can mislead."""
+    """One confined process: its data socket, and a handle that no reuse of process ids can mislead.
+
+    No method but `exit_code` waits. The zygote tells of the process a moment after it was asked for; until then `pid`
+    is None, and a guest that is killed before then is killed by the zygote itself, which finds nobody to tell.
+    """
 
     def __init__(self, data: socket.socket, status: socket.socket) -> None:
         self.data = data
+        self.failure: str | None = None
+        """Why no process could be made, if so."""
         self._status = status
         self._pidfd: int | None = None
         self._exit: int | None = None
+        self._silent = False
         self._lock = threading.Lock()
 
-    def _read_status(self, timeout: float) -> bytes:
-        if not select.select([self._status], [], [], timeout)[0]:
-            return b""
-        message, descriptors, _, _ = socket.recv_fds(self._status, 64, 1)
-        if descriptors:
-            self._pidfd = descriptors[0]
-        return message
+    def __del__(self) -> None:
+        self.kill()
 
-    def _handle(self) -> int | None:
-        if self._pidfd is None and self._status.fileno() >= 0:
-            self._read_status(5.0)
-        return self._pidfd
+    def _hear(self) -> None:
+        """Take what the zygote has said by now."""
+        while not self._silent:
+            try:
+                message, descriptors, _, _ = socket.recv_fds(self._status, 256, 1, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return
+            except OSError:
+                message, descriptors = b"", []
+            if descriptors:
+                self._pidfd = descriptors[0]
+            elif message.startswith(b"!"):
+                self.failure = message[1:].decode(errors="replace")
+            elif message:
+                self._exit = int(message)
+            self._silent = not message
 
     @property
     def pid(self) -> int | None:
-        """The process id on this host, None once it is gone."""
+        """The process id on this host, None where it is gone or not known yet."""
         with self._lock:
-            handle = self._handle()
-            if handle is None:
+            self._hear()
+            if self._pidfd is None:
                 return None
-            text = Path(f"/proc/self/fdinfo/{handle}").read_text()
+            text = Path(f"/proc/self/fdinfo/{self._pidfd}").read_text()
         pid = int(next(line for line in text.splitlines() if line.startswith("Pid:")).split()[1])
         return pid if pid > 0 else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the guest still holds its end of the data socket; a new one that is yet to come counts."""
+        poller = select.poll()
+        poller.register(self.data, 0)
+        return not poller.poll(0)
 
     def cpu_time(self) -> float:
         """Seconds of CPU that the guest has used since it was forked, 0.0 once it is gone."""
@@ -113,26 +142,42 @@ class Guest:
 
     def exit_code(self, timeout: float = 1.0) -> int | None:
         """How the guest ended (negative: by that signal), None if it is not known in time."""
-        with self._lock:
-            while self._exit is None and self._status.fileno() >= 0:
-                message = self._read_status(timeout)
-                if not message:
-                    return None
-                if message != b"pidfd":
-                    self._exit = int(message)
-            return self._exit
+        deadline = time.monotonic() + timeout
+        poller = select.poll()
+        while True:
+            with self._lock:
+                self._hear()
+                if self._exit is not None or self._silent:
+                    return self._exit
+                poller.register(self._status, select.POLLIN)
+            left = deadline - time.monotonic()
+            if left <= 0 or not poller.poll(left * 1000):
+                return None
 
     def kill(self) -> None:
         """End the guest and give back its descriptors; harmless when repeated."""
         with self._lock:
-            handle = self._handle()
-            if handle is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
-                os.close(handle)
-                self._pidfd = None
-            self.data.close()
-            self._status.close()
+            if self._status.fileno() >= 0:
+                with contextlib.suppress(OSError):
+                    self._status.shutdown(socket.SHUT_RD)  # what was not heard by now, the zygote can't tell any more
+                self._hear()
+            if self._pidfd is not None:
+                with contextlib.suppress(OSError):
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._release()
+
+    def abandon(self) -> None:
+        """Give back the descriptors and leave the guest to another process, the one that this was forked from."""
+        self._lock = threading.Lock()
+        self._release()
+
+    def _release(self) -> None:
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        self._silent = True
+        self.data.close()
+        self._status.close()
 
 
 @dataclass
@@ -141,17 +186,18 @@ class _Process:
 
     process: subprocess.Popen[bytes]
     control: socket.socket
-    owner: int
     report: dict[str, object]
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
 
     def stop(self) -> None:
         """End the zygote; its guests die with it."""
         with contextlib.suppress(OSError):
             self.control.shutdown(socket.SHUT_RDWR)
         self.control.close()
-        if os.getpid() != self.owner:
-            return
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
@@ -178,10 +224,14 @@ class Pool:
         self._usual = usual
         self._warm = warm
         self._idle: deque[Guest] = deque()
+        self._guests: weakref.WeakSet[Guest] = weakref.WeakSet()
         self._zygote: _Process | None = None
         self._lock = threading.Lock()
         self._closed = False
         _live.add(self)
+
+    def __del__(self) -> None:
+        self.close()
 
     def report(self) -> IsolationReport:
         """What this machine gives; starts the zygote if need be."""
@@ -192,7 +242,8 @@ class Pool:
     @property
     def started(self) -> bool:
         """Whether taking a guest will not have to start the zygote first."""
-        return self._zygote is not None and self._zygote.owner == os.getpid()
+        zygote = self._zygote
+        return zygote is not None and zygote.running
 
     def take(self, limits: GuestLimits) -> Guest:
         """A guest with these limits, warm if there is one.
@@ -202,73 +253,106 @@ class Pool:
             SandboxClosed: the pool was closed.
         """
         zygote = self._start()
-        with self._lock:
-            guest = self._idle.popleft() if limits == self._usual and self._idle else None
-        if guest is None:
-            guest = self._spawn(zygote, limits)
-        return guest
+        if limits == self._usual:
+            while (guest := self._next_idle()) is not None:
+                if guest.alive:
+                    return guest
+                guest.kill()
+        try:
+            return self._spawn(zygote, limits)
+        except ConnectionError:  # the zygote was killed from outside
+            self._retire(zygote)
+        try:
+            return self._spawn(self._start(), limits)
+        except ConnectionError as error:
+            raise IsolationUnavailable([f"process: the fork server dies at once ({error})"]) from None
 
     def refill(self) -> None:
         """Fork what is missing to the usual number of warm guests; returns at once."""
         zygote = self._zygote
-        while zygote is not None and zygote.owner == os.getpid():
+        while zygote is not None:
             with self._lock:
                 if self._closed or len(self._idle) >= self._warm:
                     return
             try:
                 guest = self._spawn(zygote, self._usual)
-            except DeveloperError:
+            except (ConnectionError, DeveloperError):
                 return
             with self._lock:
-                if not self._closed:
+                if not self._closed and self._zygote is zygote:
                     self._idle.append(guest)
                     continue
             guest.kill()
+            return
 
     def close(self) -> None:
         """End the zygote and every guest."""
         with self._lock:
             self._closed = True
-            idle, self._idle = list(self._idle), deque()
-            zygote, self._zygote = self._zygote, None
-        for guest in idle:
-            guest.kill()
+            zygote = self._zygote
         if zygote is not None:
-            zygote.stop()
+            self._retire(zygote)
+
+    def abandon(self) -> None:
+        """In a fork of the host: forget what belongs to the parent, without harm to it."""
+        self._lock = threading.Lock()
+        for guest in list(self._guests):
+            guest.abandon()
+        self._guests.clear()
+        self._idle.clear()
+        if self._zygote is not None:
+            self._zygote.control.close()
+            self._zygote.process.returncode = 0  # the parent reaps it
+            self._zygote = None
+
+    def _next_idle(self) -> Guest | None:
+        with self._lock:
+            return self._idle.popleft() if self._idle else None
 
     def _start(self) -> _Process:
+        zygote = self._zygote
+        if zygote is not None and not zygote.running:
+            self._retire(zygote)
         with self._lock:
             if self._closed:
                 raise SandboxClosed("the sandbox is closed; make a new CodeSandbox")
-            zygote = self._zygote
-            if zygote is not None and zygote.owner != os.getpid():  # we are a fork: the parent's zygote is not ours
-                zygote.control.close()
-                self._idle.clear()
-                zygote = None
-            if zygote is not None and zygote.process.poll() is not None:
-                zygote.stop()
-                self._idle.clear()
-                zygote = None
-            if zygote is None:
-                zygote = self._zygote = _launch(self._isolation, self._unrestricted)
-            return zygote
+            if self._zygote is None:
+                self._zygote = _launch(self._isolation, self._unrestricted)
+            return self._zygote
+
+    def _retire(self, zygote: _Process) -> None:
+        """End a zygote, unless another thread has done so; the guests that it made are worth nothing."""
+        with self._lock:
+            if self._zygote is not zygote:
+                return
+            self._zygote = None
+            idle, self._idle = list(self._idle), deque()
+        for guest in idle:
+            guest.kill()
+        zygote.stop()
 
     def _spawn(self, zygote: _Process, limits: GuestLimits) -> Guest:
-        data, data_guest = socket.socketpair()
-        status, status_guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Ask for a guest; ConnectionError if the zygote is gone."""
+        try:
+            data, data_guest = socket.socketpair()
+            status, status_guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise IsolationUnavailable([f"process: this host has no room for another guest ({error})"]) from None
+        data.setblocking(False)
+        status.setblocking(False)
+        guest = Guest(data, status)
         request = json.dumps({"memory": limits.memory, "cpu": limits.cpu}).encode()
         try:
             with zygote.lock:
                 socket.send_fds(zygote.control, [request], [data_guest.fileno(), status_guest.fileno()])
         except OSError as error:
-            data.close()
-            status.close()
-            raise IsolationUnavailable([f"the fork server is gone ({error})"]) from None
+            guest.kill()
+            raise ConnectionError(str(error)) from None
         finally:
             data_guest.close()
             status_guest.close()
-        data.setblocking(False)
-        return Guest(data, status)
+        self._guests.add(guest)
+        return guest
 
 
 def _launch(isolation: Isolation, unrestricted: bool) -> _Process:
@@ -277,39 +361,49 @@ def _launch(isolation: Isolation, unrestricted: bool) -> _Process:
         raise IsolationUnavailable([f"guests need Linux, this is {sys.platform}; use a Linux container"])
     control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     script = find_spec("toolchord_guest.zygote")
-    assert script is not None and script.origin is not None
+    assert script is not None
+    assert script.origin is not None
     command = [sys.executable, "-s", "-S", "-B", "-P", script.origin, str(theirs.fileno())]
-    process = subprocess.Popen(
-        command,
-        env={"PYTHONHASHSEED": "0"},
-        cwd="/",
-        pass_fds=[theirs.fileno()],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    theirs.close()
+    try:
+        process = subprocess.Popen(
+            command,
+            env={"PYTHONHASHSEED": "0"},
+            cwd="/",
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        control.close()
+        raise IsolationUnavailable([f"process: no fresh process can be started ({error})"]) from None
+    finally:
+        theirs.close()
     config = {
         "path": _paths(),
         "preload": [*_PRELOAD, *(_DANGEROUS if unrestricted else ())],
         "isolation": isolation,
         "unrestricted": unrestricted,
     }
-    control.send(json.dumps(config).encode())
-    answer = control.recv(1 << 16) if select.select([control], [], [], _START_TIMEOUT)[0] else b""
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        control.send(json.dumps(config).encode())
+        if select.select([control], [], [], _START_TIMEOUT)[0]:
+            answer = control.recv(1 << 16)
+    assert process.stderr is not None
     if not answer:
         process.kill()
         errors = process.communicate()[1].decode(errors="replace").strip()
         control.close()
-        raise IsolationUnavailable([f"the fork server did not start: {errors[-1000:] or 'no answer'}"])
-    assert process.stderr is not None
+        raise IsolationUnavailable([f"process: the fork server did not start ({errors[-1000:] or 'no answer'})"])
     process.stderr.close()
-    zygote = _Process(process, control, os.getpid(), json.loads(answer))
+    zygote = _Process(process, control, json.loads(answer))
     missing = [str(layer) for layer in zygote.report["missing"]]  # type: ignore[attr-defined]
     if missing:
         zygote.stop()
-        raise IsolationUnavailable(missing, ["process"] if isolation == "auto" and "rlimits" not in str(missing) else [])
+        enough = isolation == "auto" and not unrestricted and all(layer.startswith("seccomp") for layer in missing)
+        raise IsolationUnavailable(missing, ["process"] if enough else [])
     return zygote
 
 
@@ -328,3 +422,11 @@ def _paths() -> list[str]:
 def _close_all() -> None:
     for pool in list(_live):
         pool.close()
+
+
+def _abandon_all() -> None:
+    for pool in list(_live):
+        pool.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

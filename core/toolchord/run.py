@@ -63,9 +63,11 @@ class Channel(asyncio.Protocol):
                     return
         except TooLarge:
             limit = run.limits.result
-            run.exceed("result", f"a value of more than {limit:,} bytes crossed the wall; return less, or print a summary")
+            run.exceed(
+                "result", f"a value of more than {limit:,} bytes crossed the wall; return less, or print a summary"
+            )
         except (wire.WireError, ValueError) as error:
-            run.end(RunError("GuestDied", f"the guest broke the protocol: {error}", kind="protocol"))
+            run.break_off(error)
         except Exception as error:
             run.crash(error)
 
@@ -191,6 +193,10 @@ class Run:
         if not self._outcome.done():
             self._outcome.set_result(outcome)
 
+    def break_off(self, error: Exception) -> None:
+        """The guest said what no guest of ours says."""
+        self.end(RunError("GuestDied", f"the guest broke the protocol: {error}", kind="protocol"))
+
     def crash(self, error: BaseException) -> None:
         """A defect of ours or of a journal: raised from `go`."""
         if not self._outcome.done():
@@ -214,8 +220,11 @@ class Run:
             self._cpu_timer = self._loop.call_later(max(left, 0.01), self._watch_cpu)
 
     def _driver_ended(self, driver: asyncio.Task[None]) -> None:
-        if not driver.cancelled() and driver.exception() is not None:
-            self.crash(driver.exception())  # type: ignore[arg-type]
+        error = None if driver.cancelled() else driver.exception()
+        if isinstance(error, wire.WireError):
+            self.break_off(error)
+        elif error is not None:
+            self.crash(error)
 
     def on_lost(self) -> None:
         """The guest closed its end or died."""
@@ -230,6 +239,15 @@ class Run:
         elif code == -signal.SIGSYS:
             message = "the guest was killed by its filter: the program made a system call that only an attack makes"
             self.end(RunError("GuestDied", message, kind="died"))
+        elif code == -signal.SIGKILL:
+            message = "the guest was killed from outside (SIGKILL): its sandbox was closed, or memory is short here"
+            self.end(RunError("GuestDied", message, kind="died"))
+        elif code is None and self._channel.guest.failure:
+            self.end(
+                RunError(
+                    "GuestDied", f"no process could be made for the guest: {self._channel.guest.failure}", kind="died"
+                )
+            )
         elif code is not None and code < 0:
             name = signal.Signals(-code).name
             message = f"the guest crashed ({name}): out of memory, or too deep a recursion in C code"
@@ -260,9 +278,11 @@ class Run:
 
     def _on_output(self, frame: wire.Out) -> None:
         room = self.limits.output - self._output_bytes
-        size = len(frame.text.encode())
+        size = len(frame.text.encode()) or 1  # a flood of nothing must end too
         self._output_bytes += size
-        self._output[frame.stream].append(frame.text if size <= room else frame.text.encode()[:room].decode(errors="ignore"))
+        self._output[frame.stream].append(
+            frame.text if size <= room else frame.text.encode()[:room].decode(errors="ignore")
+        )
         if size > room:
             self.exceed("output", f"the program printed more than {self.limits.output:,} bytes")
 
@@ -318,7 +338,7 @@ class Run:
     # calls
 
     def _start_calls(self) -> None:
-        if not self._journal.live or self._offline:
+        if self.ended or not self._journal.live or self._offline:
             return
         while self._queue and self._running < self.limits.concurrency and self._undelivered < _UNDELIVERED:
             number = self._queue.popleft()
@@ -348,6 +368,7 @@ class Run:
             record.status = "ok" if served.ok else "error"
 
     def _stop_calls(self) -> None:
+        self._queue.clear()
         for call in self._calls.values():
             if call.record.status == "running":
                 call.record.status = "unfinished"
@@ -412,7 +433,8 @@ class Run:
                 return self._diverge(f"the record answers call {outcome.call}, which the program has not made")
             if call.prepared.digest != outcome.digest:
                 return self._diverge(
-                    f"call {outcome.call} is {call.prepared.name} with other arguments than the record's", call.record.line
+                    f"call {outcome.call} is {call.prepared.name} with other arguments than the record's",
+                    call.record.line,
                 )
             if outcome.call in self._queue:
                 self._queue.remove(outcome.call)
@@ -438,5 +460,3 @@ class Run:
         self._undelivered = max(0, self._undelivered)
         outcomes = [wire.Outcome(outcome.call, outcome.ok, outcome.body) for outcome in event.outcomes]
         await self._channel.send(wire.Event(event.now, outcomes))
-
-

@@ -11,7 +11,7 @@ from toolchord_guest import guards
 from toolchord_guest.calls import ToolError, awaitable, blocker, settled, starter
 from toolchord_guest.language import FORMAT, REFUSED_BUILTINS, TYPE
 from toolchord_guest.modules import INTERNAL, clock_method
-from toolchord_guest.program import AWAIT, CLOCK, FUTURE, NOW, OBJECT
+from toolchord_guest.program import AWAIT, CLOCK, FUTURE, NOW, OBJECT, SETTLED
 
 _numbers: dict[int, int] = {}
 _count = itertools.count(1)
@@ -45,6 +45,7 @@ HELPERS: dict[str, Any] = {
     FUTURE: starter,
     NOW: blocker,
     OBJECT: Object,
+    SETTLED: settled,
 }
 """What the compiler's rewriting calls, in both languages. No source can spell these names."""
 

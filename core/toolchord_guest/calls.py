@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
+import math
+import operator
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from toolchord_guest.hub import Hub
 from toolchord_guest.link import Rows
-from toolchord_guest.values import unsupported
 
 FILENAME = "<program>"
 
@@ -33,8 +35,6 @@ def tool_error(details: dict[str, Any]) -> ToolError:
     name, base_name = details["type"], details["base"]
     cls = _error_types.get((name, base_name))
     if cls is None:
-        import builtins
-
         base = getattr(builtins, base_name, Exception)
         bases: tuple[type, ...] = (ToolError,)
         if isinstance(base, type) and issubclass(base, Exception) and base is not Exception:
@@ -84,9 +84,6 @@ class PendingCall:
     def __class__(self, cls: type) -> None:
         raise TypeError("the class of a call's value can't be changed")
 
-    __hash__ = object.__hash__
-
-
 def value_of(pending: PendingCall) -> Any:
     """Wait for a call here and now; its value, or its error raised."""
     future = object.__getattribute__(pending, "_future")
@@ -100,31 +97,35 @@ def future_of(value: Any) -> Any:
     return object.__getattribute__(value, "_future") if type(value) is PendingCall else value
 
 
-def _forward(name: str) -> Callable[..., Any]:
-    def method(self: PendingCall, *args: Any) -> Any:
-        function = getattr(type(value := value_of(self)), name, None)
-        if function is None:
-            raise TypeError(f"a value of type {type(value).__name__} has no {name}")
-        return function(value, *map(settled, args))
-
-    method.__name__ = name
-    return method
-
-
 def settled(value: Any) -> Any:
     """The value of a started call; anything else as it is."""
     return value_of(value) if type(value) is PendingCall else value
 
 
-for _name in (
-    "len iter contains getitem setitem delitem eq ne lt le gt ge bool str repr format int float index round neg pos abs "
-    "add sub mul truediv floordiv mod pow and or xor radd rsub rmul rtruediv rfloordiv rmod rpow rand ror rxor call"
-).split():
-    setattr(PendingCall, f"__{_name}__", _forward(f"__{_name}__"))
-PendingCall.__bool__ = lambda self: bool(value_of(self))  # type: ignore[attr-defined]
-PendingCall.__str__ = lambda self: str(value_of(self))  # type: ignore[method-assign]
-PendingCall.__repr__ = lambda self: repr(value_of(self))  # type: ignore[method-assign]
-PendingCall.__getattr__ = lambda self, name: getattr(value_of(self), name)  # type: ignore[attr-defined]
+def _forward(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that does with the value what `function` does with its first argument."""
+    return lambda self, *args: function(value_of(self), *map(settled, args))
+
+
+def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, other: function(settled(other), value_of(self))
+
+
+_ARITHMETIC = "add sub mul matmul truediv floordiv mod pow lshift rshift and_ or_ xor".split()
+_METHODS: dict[str, Callable[..., Any]] = {
+    **{n: getattr(operator, n) for n in "eq ne lt le gt ge neg pos abs invert index contains getitem setitem delitem".split()},
+    **{n: getattr(builtins, n) for n in "len iter next hash bool str repr format int float complex bytes round reversed".split()},
+    **{n: getattr(math, n) for n in "trunc floor ceil".split()},
+    "divmod": divmod,
+    "getattr": getattr,
+    "setattr": setattr,
+    "call": lambda value, *args, **kwargs: value(*args, **kwargs),
+}  # fmt: skip
+for _name, _function in _METHODS.items():
+    setattr(PendingCall, f"__{_name}__", _forward(_function))
+for _name in _ARITHMETIC:
+    setattr(PendingCall, f"__{_name.strip('_')}__", _forward(getattr(operator, _name)))
+    setattr(PendingCall, f"__r{_name.strip('_')}__", _reflected(getattr(operator, _name)))
 
 
 class ToolFunction:
@@ -156,7 +157,7 @@ class ToolFunction:
             else:
                 future.set_exception(tool_error(value))
 
-        number = hub.start(self._tool, _line(), [list(args), kwargs], _resolve, finish)
+        number = hub.start(self._tool, _line(), [list(args), kwargs], settled, finish)
         future.add_done_callback(lambda f: hub.cancel(number) if f.cancelled() else None)
         return pending
 
@@ -207,15 +208,6 @@ class _Here:
     def __await__(self) -> Any:
         return self._value
         yield
-
-
-def _resolve(value: Any) -> Any:
-    if type(value) is PendingCall:
-        return value_of(value)
-    raise unsupported(value)
-
-
-resolve = _resolve
 
 
 def _line() -> int:

@@ -19,6 +19,8 @@ SOCKET = 3
 
 MACHINE = os.uname().machine
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+MACHINES = tuple(_ARCHITECTURES)
+"""Architectures that have a table."""
 
 # name: x86_64, aarch64 (-1: does not exist there)
 _TABLE = """
@@ -153,16 +155,16 @@ def no_new_privileges() -> None:
         raise _failed("no_new_privs")
 
 
-def landlock() -> tuple[int, int] | None:
-    """A ruleset that handles all this kernel knows and allows nothing: (descriptor, ABI); None without Landlock."""
-    abi = _libc.syscall(444, None, 0, 1)
+def landlock() -> tuple[int | None, int]:
+    """A ruleset that handles all this kernel knows and allows nothing: (descriptor, ABI), or (None, -errno)."""
+    abi = int(_libc.syscall(444, None, 0, 1))
     if abi < 1:
-        return None
+        return None, -ctypes.get_errno()
     rights = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(min(abi, 5), 16)) - 1
     network = 0 if abi < 4 else 3
     attributes = struct.pack("=QQQ", rights, network, 3 if abi >= 6 else 0)[: 8 if abi < 4 else 16 if abi < 6 else 24]
     descriptor = _libc.syscall(444, attributes, len(attributes), 0)
-    return None if descriptor < 0 else (descriptor, abi)
+    return (None, -ctypes.get_errno()) if descriptor < 0 else (int(descriptor), abi)
 
 
 def restrict_self(ruleset: int) -> None:
@@ -232,8 +234,15 @@ def empty_root() -> None:
 
 
 def harden() -> None:
-    """Small things, best effort: no executable memory later on, and the first to go when memory is short."""
-    _libc.prctl(65, 1, 0, 0, 0)
+    """Memory that was not executable from the start never becomes so; OSError where the kernel is older than 6.3."""
+    if _libc.prctl(65, 1, 0, 0, 0) != 0:
+        raise _failed("mdwe")
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent ends."""
+    if _libc.prctl(1, 9, 0, 0, 0) != 0:
+        raise _failed("pdeathsig")
 
 
 def undumpable() -> None:
@@ -244,7 +253,12 @@ def undumpable() -> None:
 def works(step: Callable[[], object]) -> str | None:
     """Try `step` in a throw-away child: None if it works, else the reason."""
     reader, writer = os.pipe()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError as error:
+        os.close(reader)
+        os.close(writer)
+        return f"fork: {error}"
     if child == 0:
         try:
             step()

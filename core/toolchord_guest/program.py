@@ -11,21 +11,27 @@ from __future__ import annotations
 import __future__
 import ast
 import textwrap
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
 
-from toolchord_guest.language import Policy
+from toolchord_guest.language import BUILTIN_NAMES, Policy
 
-VALUE, FUTURE, NOW, AWAIT, CLOCK, MAIN, OBJECT = "<value>", "<future>", "<now>", "<await>", "<clock>", "<main>", "<object>"
+VALUE, FUTURE, NOW, SETTLED, AWAIT = "<value>", "<future>", "<now>", "<settled>", "<await>"
+CLOCK, MAIN, OBJECT = "<clock>", "<main>", "<object>"
 
 _CONSUMERS = frozenset(
     "gather create_task ensure_future wait_for shield as_completed wait run run_until_complete timeout".split()
 )
 _CLOCK_METHODS = frozenset({"now", "today", "utcnow"})
 _TRANSPARENT = (ast.Starred, ast.List, ast.Tuple, ast.Set, ast.IfExp, ast.NamedExpr)
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp)
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
+_PASSING = frozenset("list tuple set dict zip enumerate reversed sorted chain from_iterable values items".split())
+_ADDING = frozenset("append appendleft add extend insert setdefault update".split())
+_APPLYING = frozenset("map starmap filter filterfalse reduce takewhile dropwhile".split())
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_IMPORTS = (ast.Import, ast.ImportFrom)
 
 
 @dataclass
@@ -223,16 +229,35 @@ class _Annotations(ast.NodeTransformer):
 
 
 class _Calls(ast.NodeTransformer):
-    """Marks each tool call as a future or as a value, and gives the clock's readers their helper."""
+    """Marks tool calls by where they stand, and gives the clock's readers their helper.
+
+    A call stands in one of three places. *Later*: it is awaited, gathered or kept for that, so it only starts. *Now*:
+    its value is used, so it is waited for. *Between* (returned by a plain function, handed to one of the program's own):
+    nobody can tell yet, and it is left as CPython has it, a started call of an asynchronous tool, a value of a plain one.
+    """
 
     def __init__(self, tools: Container[str], tree: ast.Module, modules: Mapping[str, Collection[str]]) -> None:
         self._tools = tools
         self._modules = modules
-        self._coroutines = {n.name for n in ast.walk(tree) if isinstance(n, ast.AsyncFunctionDef)}
+        functions = [n for n in ast.walk(tree) if isinstance(n, _FUNCTIONS)]
+        self._coroutines = {n.name for n in functions if isinstance(n, ast.AsyncFunctionDef)}
+        self._own = {n.name for n in functions} | {n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+        self._imported = {a.asname or a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, _IMPORTS) for a in n.names}
+        self._helpers = {n.name for n in functions if isinstance(n, ast.FunctionDef) and self._may_start(n)}
         self._async_scope = [any(map(_awaits, tree.body))]
+        self._in_try = [False]
         self._awaited = _awaited_names(tree)
 
-    # where a call is waited for later
+    def _is_tool(self, func: ast.expr) -> bool:
+        inner = func.value if isinstance(func, ast.Attribute) else func
+        return isinstance(inner, ast.Name) and inner.id in self._tools and inner.id not in self._own
+
+    def _may_start(self, function: ast.FunctionDef) -> bool:
+        """Whether a plain function may hand out a call that it started."""
+        returned = [n.value for n in _own_nodes(function.body) if isinstance(n, ast.Return) and n.value is not None]
+        return any(isinstance(n, ast.Call) and self._is_tool(n.func) for value in returned for n in ast.walk(value))
+
+    # later
 
     def visit_Await(self, node: ast.Await) -> ast.AST:
         node.value = _call(AWAIT, self._future(node.value), at=node)
@@ -241,104 +266,176 @@ class _Calls(ast.NodeTransformer):
     def _future(self, node: ast.expr) -> Any:
         """`node` in a place that takes awaitables: its calls of tools become futures."""
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
-            if _name(node.func) in ("map", "starmap") and node.args:
-                node = self.visit(node)
-                node.args[0] = _call(FUTURE, node.args[0], at=node)  # type: ignore[attr-defined]
+            name = _name(node.func)
+            if name in _CONSUMERS:
+                return self.visit(node)
+            if name in _PASSING and not (isinstance(node.func, ast.Name) and name in self._own):
+                node.func = self.visit(node.func)
+                node.args = [self._future(argument) for argument in node.args]
+                node.keywords = [self.visit(keyword) for keyword in node.keywords]
                 return node
-            consumer = _name(node.func) in _CONSUMERS
-            node = self.visit(node)
-            if not consumer and isinstance(node, ast.Call):
+            node = self._bare(node)
+            if name in ("map", "starmap") and node.args:
+                node.args[0] = _call(FUTURE, node.args[0], at=node)
+            else:
                 node.func = _call(FUTURE, node.func, at=node)
             return node
+        return self._inside(node, self._future)
+
+    def _between(self, node: ast.expr) -> Any:
+        """`node` where its calls are left as they are."""
+        if isinstance(node, ast.Call):
+            return self._bare(node)
+        if isinstance(node, ast.Dict):  # a record more likely than a collection of calls
+            return self.visit(node)
+        return self._inside(node, self._between)
+
+    def _inside(self, node: ast.expr, place: Callable[[ast.expr], Any]) -> Any:
+        """A display, a comprehension or a condition: what it holds stands where it stands itself."""
         if isinstance(node, _COMPREHENSIONS):
-            node.elt = self._future(node.elt)
-            node.generators = [self.visit(generator) for generator in node.generators]
-            return node
-        if isinstance(node, ast.DictComp):
-            node.key, node.value = self.visit(node.key), self._future(node.value)
-            node.generators = [self.visit(generator) for generator in node.generators]
-            return node
+            return self._comprehension(node, place)
         if isinstance(node, ast.Dict):
             node.keys = [None if key is None else self.visit(key) for key in node.keys]
-            node.values = [self._future(value) for value in node.values]
+            node.values = [place(value) for value in node.values]
             return node
         if isinstance(node, _TRANSPARENT):
             for name, value in ast.iter_fields(node):
                 if isinstance(value, list):
-                    setattr(node, name, [self._future(v) if isinstance(v, ast.expr) else v for v in value])
+                    setattr(node, name, [place(v) for v in value])
                 elif isinstance(value, ast.expr):
-                    setattr(node, name, self.visit(value) if name in ("test", "target") else self._future(value))
+                    setattr(node, name, self.visit(value) if name in ("test", "target") else place(value))
             return node
         return self.visit(node)
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:
+    def _comprehension(self, node: Any, place: Callable[[ast.expr], Any]) -> ast.AST:
+        """What a comprehension holds; a generator expression is a scope that can't await."""
+        first = node.generators[0]
+        first.iter = self.visit(first.iter)
+        self._async_scope.append(self._async_scope[-1] and not isinstance(node, ast.GeneratorExp))
+        for generator in node.generators:
+            if generator is not first:
+                generator.iter = self.visit(generator.iter)
+            generator.target = self.visit(generator.target)
+            generator.ifs = [self.visit(condition) for condition in generator.ifs]
+        if isinstance(node, ast.DictComp):
+            node.key, node.value = self.visit(node.key), place(node.value)
+        else:
+            node.elt = place(node.elt)
+        self._async_scope.pop()
+        return node  # type: ignore[no-any-return]
+
+    def _visit_comprehension(self, node: Any) -> ast.AST:
+        return self._comprehension(node, self.visit)
+
+    visit_ListComp = visit_SetComp = visit_GeneratorExp = visit_DictComp = _visit_comprehension
+
+    def _bare(self, node: ast.Call) -> ast.Call:
+        """A call with its parts visited, itself left as it is."""
         name = _name(node.func)
         if name in _CONSUMERS:
-            node.func = self.visit(node.func)
-            node.args = [self._future(argument) for argument in node.args]
-            node.keywords = [self.visit(keyword) for keyword in node.keywords]
-            return node
-        if name in ("append", "add", "extend", "insert", "setdefault") and isinstance(node.func, ast.Attribute):
-            if _root(node.func.value) in self._awaited:
-                node.func = self.visit(node.func)
-                node.args = [self._future(argument) for argument in node.args]
-                return node
-        return self.generic_visit(node)
+            place: Callable[[ast.expr], Any] = self._future
+        elif name in _ADDING and isinstance(node.func, ast.Attribute) and _key(node.func.value) in self._awaited:
+            place = self._future
+        elif self._is_known(node.func):
+            place = self.visit
+        else:
+            place = self._between
+        node.func = self.visit(node.func)
+        node.args = [place(argument) for argument in node.args]
+        for keyword in node.keywords:
+            keyword.value = (self.visit if place == self._future else place)(keyword.value)
+            if keyword.arg == "key" and self._is_tool(keyword.value):
+                keyword.value = _call(NOW, keyword.value, at=keyword.value)
+        if name in _APPLYING and node.args and self._is_tool(node.args[0]):
+            node.args[0] = _call(NOW, node.args[0], at=node)
+        return node
 
-    # where a call's value is used at once
+    def _is_known(self, func: ast.expr) -> bool:
+        """Whether a function is no function of the program's: it takes values."""
+        match func:
+            case ast.Name(id=name):
+                return name not in self._own and (name in self._imported or name in BUILTIN_NAMES or self._is_tool(func))
+            case ast.Attribute(attr=name):
+                return name not in self._own
+        return False
 
-    def _value(self, node: ast.expr) -> Any:
-        """`node` in a place that keeps the value: a call of a tool waits for it."""
-        if isinstance(node, ast.Call) and self._is_tool(node.func):
-            node = self.visit(node)
-            if isinstance(node, ast.Call):
-                node.func = _call(NOW, node.func, at=node)
-            return node
-        if isinstance(node, _COMPREHENSIONS) and isinstance(node.elt, ast.Call) and self._is_tool(node.elt.func):
-            node.elt = self._value(node.elt)
-            node.generators = [self.visit(generator) for generator in node.generators]
-            return node
-        return self.visit(node)
+    # now
 
-    def _is_tool(self, func: ast.expr) -> bool:
-        return _root(func) in self._tools
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        is_tool, is_helper = self._is_tool(node.func), _name(node.func) in self._helpers
+        node = self._bare(node)
+        if is_tool and self._async_scope[-1]:
+            return ast.copy_location(ast.Await(_call(AWAIT, node, at=node)), node)
+        if is_tool:
+            node.func = _call(NOW, node.func, at=node)
+        elif is_helper:
+            return _call(SETTLED, node, at=node)
+        return node
+
+    def _assigned(self, value: ast.expr, *targets: ast.expr) -> Any:
+        return self._future(value) if any(_key(target) in self._awaited for target in targets) else self.visit(value)
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
-        later = any(_root(target) in self._awaited for target in node.targets)
-        node.value = self._future(node.value) if later else self._value(node.value)
+        node.value = self._assigned(node.value, *node.targets)
         node.targets = [self.visit(target) for target in node.targets]
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         if node.value is not None:
-            node.value = self._future(node.value) if _root(node.target) in self._awaited else self._value(node.value)
+            node.value = self._assigned(node.value, node.target)
         return node
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
-        node.value = self._future(node.value) if _root(node.target) in self._awaited else self._value(node.value)
+        node.value = self._assigned(node.value, node.target)
         node.target = self.visit(node.target)
-        return node
-
-    def visit_keyword(self, node: ast.keyword) -> ast.AST:
-        node.value = self.visit(node.value)
-        if node.arg == "key" and self._is_tool(node.value):
-            node.value = _call(NOW, node.value, at=node.value)
         return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         call = node.value
         forgotten = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in self._coroutines
-        node.value = self._value(call)
+        node.value = self.visit(call)
         if forgotten and self._async_scope[-1]:
             node.value = ast.copy_location(ast.Await(_call(AWAIT, node.value, at=node)), node)
         return node
 
+    def visit_Return(self, node: ast.Return) -> ast.AST:
+        if node.value is not None:
+            now = self._in_try[-1] or (self._async_scope[-1] and isinstance(node.value, ast.Call))
+            node.value = self.visit(node.value) if now else self._between(node.value)
+        return node
+
+    def visit_Yield(self, node: ast.Yield) -> ast.AST:
+        if node.value is not None:
+            node.value = self._between(node.value)
+        return node
+
+    def _visit_try(self, node: Any) -> ast.AST:
+        """A call that is returned from within `try` fails within it."""
+        self._in_try.append(True)
+        node.body = [self.visit(statement) for statement in node.body]
+        self._in_try.pop()
+        for name in ("handlers", "orelse", "finalbody"):
+            setattr(node, name, [self.visit(part) for part in getattr(node, name)])
+        return node  # type: ignore[no-any-return]
+
+    visit_Try = visit_TryStar = _visit_try
+
     def _scope(self, node: Any, is_async: bool) -> ast.AST:
+        """A definition: its body is a scope of its own; all else of it belongs to the scope around."""
+        body = node.body
+        node.body = []
+        self.generic_visit(node)
         self._async_scope.append(is_async)
+        self._in_try.append(False)
         try:
-            return self.generic_visit(node)
+            if isinstance(node, ast.Lambda):
+                node.body = self._between(body)
+            else:
+                node.body = [self.visit(statement) for statement in body]
+            return node  # type: ignore[no-any-return]
         finally:
             self._async_scope.pop()
+            self._in_try.pop()
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         return self._scope(node, is_async=False)
@@ -380,16 +477,18 @@ def _name(func: ast.expr) -> str:
     return func.id if isinstance(func, ast.Name) else func.attr if isinstance(func, ast.Attribute) else ""
 
 
-def _root(node: ast.expr) -> str:
-    """The variable that an expression starts from: `tasks` in `tasks[c].x()`."""
-    while True:
-        match node:
-            case ast.Name(id=name):
-                return name
-            case ast.Attribute(value=inner) | ast.Subscript(value=inner) | ast.Starred(value=inner) | ast.Call(func=inner):
-                node = inner
-            case _:
-                return ""
+def _key(node: ast.expr) -> str:
+    """The variable that an expression starts from, or an attribute of one: `tasks` in `tasks[c].x()`, `self.tasks` too."""
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(value=ast.Name(id=owner), attr=name):
+            return f"{owner}.{name}"
+        case ast.Call(func=ast.Attribute(value=inner)):
+            return _key(inner)
+        case ast.Attribute(value=inner) | ast.Subscript(value=inner) | ast.Starred(value=inner):
+            return _key(inner)
+    return ""
 
 
 def _awaited_names(tree: ast.Module) -> set[str]:
@@ -397,16 +496,26 @@ def _awaited_names(tree: ast.Module) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Await):
-            names.add(_root(node.value) if not isinstance(node.value, ast.Call) else "")
+            names.add(_key(node.value) if not isinstance(node.value, ast.Call) else "")
         elif isinstance(node, ast.Call) and _name(node.func) in _CONSUMERS:
-            names.update(map(_root, node.args))
+            names.update(key for argument in node.args for key in _keys(argument))
     for _ in range(2):  # `for t in tasks: await t`, also through one more level of unpacking
         for node in ast.walk(tree):
             if isinstance(node, ast.For | ast.comprehension):
                 if any(isinstance(t, ast.Name) and t.id in names for t in ast.walk(node.target)):
-                    call = node.iter
-                    if isinstance(call, ast.Call) and _name(call.func) in ("zip", "enumerate", "list", "reversed", "sorted"):
-                        names.update(map(_root, call.args))
-                    else:
-                        names.add(_root(call))
+                    names.update(_keys(node.iter))
     return names - {"", "asyncio"}
+
+
+def _keys(node: ast.expr) -> Iterable[str]:
+    """The variables whose content an expression hands on."""
+    match node:
+        case ast.Call(func=ast.Name(id=name), args=arguments) if name in _PASSING:
+            return [key for argument in arguments for key in _keys(argument)]
+        case ast.Starred(value=inner):
+            return _keys(inner)
+        case ast.List(elts=inner) | ast.Tuple(elts=inner) | ast.Set(elts=inner):
+            return [key for item in inner for key in _keys(item)]
+        case ast.ListComp(elt=inner) | ast.GeneratorExp(elt=inner) | ast.SetComp(elt=inner):
+            return _keys(inner)
+    return [_key(node)]

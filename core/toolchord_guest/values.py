@@ -14,7 +14,7 @@ import enum
 import hashlib
 import itertools
 import sys
-from collections import namedtuple
+from collections import Counter, OrderedDict, namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -26,6 +26,13 @@ from toolchord_guest.wire import Part
 
 CHUNK = 128 << 10
 MAX_DEPTH = 100
+
+_ON_STACK = 8
+_PART_COST = 64
+"""Bytes that a part counts for besides its data: empty ones must end too."""
+_MAX_COLLISIONS = 500_000
+"""Comparisons that the keys of one message may cost, as a bound on what a hostile writer can make a reader do."""
+_OPTIONS: dict[str, Any] = {"unicode_errors": "surrogatepass", "strict_map_key": True}
 
 TUPLE, SET, FROZENSET, PAIRS, INT, DATETIME, DATE, TIME, DELTA, DECIMAL, UUID_, REF, NAMED, LONG = range(1, 15)
 
@@ -83,7 +90,7 @@ class Encoder:
     Args:
         emit: takes the parts in order; they must reach the reader before the bytes that `encode` returns.
         canonical: sort dicts, so that equal values give equal bytes (for digests).
-        resolve: turns a value of an unknown type into another one, or raises Unsupported.
+        resolve: gives the value that stands behind another one, or that value itself.
         refs: numbers for the large pieces, shared between encoders whose values travel together.
     """
 
@@ -143,14 +150,15 @@ class Encoder:
         return self._items(items, depth)
 
     def _items(self, items: Iterable[Any], depth: int) -> bytes:
+        return self._pieces(map(self.encode, items, itertools.repeat(depth + 1)))
+
+    def _pieces(self, pieces: Iterable[bytes]) -> bytes:
+        """A list of encoded items."""
         encoded: list[bytes] = []
-        size = count = ref = 0
-        depth += 1
-        encode = self.encode
-        position = 0
+        size = count = ref = total = 0
         try:
-            for position, item in enumerate(items):  # noqa: B007 (read by the handler)
-                piece = encode(item, depth)
+            for piece in pieces:
+                total += 1
                 encoded.append(piece)
                 size += len(piece)
                 count += 1
@@ -159,7 +167,7 @@ class Encoder:
                     self._emit(Part(ref, "list", _array_header(count) + b"".join(encoded)))
                     encoded, size, count = [], 0, 0
         except Unsupported as error:
-            error.steps.insert(0, f"[{position}]")
+            error.steps.insert(0, f"[{total}]")
             raise
         rest = _array_header(count) + b"".join(encoded)
         if not ref:
@@ -207,6 +215,13 @@ class Encoder:
         for key in value:
             if not isinstance(key, _KEYS):
                 raise Unsupported(f"a dict key of type {type(key).__name__}; keys must be scalars such as str or int")
+        if any(isinstance(key, enum.Enum) for key in value):
+            plain = [key.value if isinstance(key, enum.Enum) else key for key in value]
+            for key in plain:
+                if not isinstance(key, _KEYS):
+                    raise Unsupported(f"a dict key that is an Enum of type {type(key).__name__}; keys must be scalars")
+            if len(set(plain)) < len(plain):
+                raise Unsupported("two dict keys of the same value: an Enum member crosses as its value")
         if all(isinstance(key, str) and not isinstance(key, enum.Enum) for key in value):
             return self._dict({str.__str__(key): item for key, item in value.items()}, depth)
         if self._canonical:
@@ -217,6 +232,8 @@ class Encoder:
         return _ext(PAIRS, self._items(flat, depth))
 
     def _other(self, value: object, depth: int) -> bytes:
+        if self._resolve is not None and (resolved := self._resolve(value)) is not value:
+            return self.encode(resolved, depth)
         if isinstance(value, enum.Enum):
             return self.encode(value.value, depth + 1)
         if isinstance(value, tuple):
@@ -225,18 +242,23 @@ class Encoder:
                 return _ext(NAMED, self._items([type(value).__name__, list(fields), *value], depth))
             return _ext(TUPLE, self._items(value, depth))
         if isinstance(value, set | frozenset):
-            small = Encoder(canonical=True, resolve=self._resolve)
-            try:
-                rows = sorted((small.encode(item, depth + 1), n, item) for n, item in enumerate(value))
-            except Unsupported as error:
-                error.steps.insert(0, "{...}")
-                raise
-            ordered = [item for _, _, item in rows]  # an order of its own: the reader's set must not depend on ours
-            return _ext(SET if isinstance(value, set) else FROZENSET, self._items(ordered, depth))
+            return _ext(SET if isinstance(value, set) else FROZENSET, self._pieces(self._members(value, depth + 1)))
         simple = _simple(value)
         if simple is not None:
             return simple
         return self.encode(self._record(value), depth)
+
+    def _members(self, items: set[Any] | frozenset[Any], depth: int) -> list[bytes]:
+        """A set's items in an order of their own: the reader's set must not depend on ours."""
+        small = Encoder(canonical=self._canonical, resolve=self._resolve)
+        try:
+            rows = sorted((small.encode(item, depth), n, item) for n, item in enumerate(items))
+            if self._emit is None:
+                return [piece if self._canonical else _hashable(piece, item) for piece, _, item in rows]
+            return [_hashable(piece, item) if len(piece) <= CHUNK else self.encode(item, depth) for piece, _, item in rows]
+        except Unsupported as error:
+            error.steps.insert(0, "{...}")
+            raise
 
     def _record(self, value: object) -> object:
         """A value of a base type that says the same, for subclasses and records."""
@@ -252,9 +274,18 @@ class Encoder:
         pydantic = sys.modules.get("pydantic")
         if pydantic is not None and isinstance(value, pydantic.BaseModel):
             return {**{name: getattr(value, name) for name in type(value).model_fields}, **(value.model_extra or {})}
-        if self._resolve is not None:
-            return self._resolve(value)
         raise unsupported(value)
+
+
+def _hashable(encoded: bytes, item: object) -> bytes:
+    """The bytes of a set's item, if what a reader makes of them can be in a set."""
+    if type(item) not in _SCALARS:
+        try:
+            hash(Decoder(named=True).decode(encoded))
+        except (TypeError, ValueError):
+            name = type(item).__name__
+            raise Unsupported(f"a {name} crosses as data that can't be in a set: use a list of them") from None
+    return encoded
 
 
 def unsupported(value: object) -> Unsupported:
@@ -282,7 +313,7 @@ def _exact(value: Any, base: type) -> Any:
     if base is list:
         return list.copy(value)
     if base is dict:
-        return dict(dict.items(value))
+        return dict(OrderedDict.items(value) if isinstance(value, OrderedDict) else dict.items(value))
     if base is bytes:
         return bytes.join(b"", (value,))
     return base.__pos__(value)  # type: ignore[attr-defined]
@@ -290,27 +321,34 @@ def _exact(value: Any, base: type) -> Any:
 
 def _simple(value: object) -> bytes | None:
     if isinstance(value, dt.datetime):
-        zone: Any = None
-        if value.tzinfo is not None:
-            key = getattr(value.tzinfo, "key", None)
-            offset = value.utcoffset()
-            if isinstance(key, str):
-                zone = key
-            elif offset is not None:
-                zone = offset.total_seconds()
         naive = value.replace(tzinfo=None, fold=0)
-        return _ext(DATETIME, _packer.pack([dt.datetime.isoformat(naive), value.fold, zone]))
+        return _ext(DATETIME, _packer.pack([dt.datetime.isoformat(naive), value.fold, _zone(value)]))
     if isinstance(value, dt.date):
         return _ext(DATE, dt.date.isoformat(value).encode())
     if isinstance(value, dt.time):
-        return _ext(TIME, dt.time.isoformat(value).encode())
+        if value.tzinfo is not None and _zone(value) is None:
+            raise Unsupported("a time whose zone has no fixed offset and no name: use a datetime")
+        naive_time = value.replace(tzinfo=None, fold=0)
+        return _ext(TIME, _packer.pack([dt.time.isoformat(naive_time), value.fold, _zone(value)]))
     if isinstance(value, dt.timedelta):
         return _ext(DELTA, _packer.pack([value.days, value.seconds, value.microseconds]))
     if isinstance(value, Decimal):
-        return _ext(DECIMAL, Decimal.__str__(value).encode())
+        text = Decimal.__str__(value)
+        if len(text) > CHUNK:
+            raise Unsupported(f"a Decimal of {len(text):,} digits")
+        return _ext(DECIMAL, text.encode())
     if isinstance(value, UUID):
         return _ext(UUID_, value.bytes)
     return None
+
+
+def _zone(value: dt.datetime | dt.time) -> str | float | None:
+    """A zone's name, else its offset in seconds."""
+    key = getattr(value.tzinfo, "key", None)
+    if isinstance(key, str) and type(value.tzinfo).__name__ == "ZoneInfo":
+        return key
+    offset = value.utcoffset()
+    return None if offset is None else offset.total_seconds()
 
 
 class Decoder:
@@ -330,6 +368,8 @@ class Decoder:
         self._named = named
         self._parts: dict[int, Any] = {}
         self._size = 0
+        self._depth = 0
+        self._collisions = 0
 
     @property
     def size(self) -> int:
@@ -338,7 +378,7 @@ class Decoder:
 
     def add(self, part: Part) -> None:
         """Take one piece of the next message."""
-        self._grow(len(part.data))
+        self._grow(len(part.data) + _PART_COST)
         held = self._parts.get(part.ref)
         if part.kind in ("str", "bytes"):
             if held is None:
@@ -374,7 +414,7 @@ class Decoder:
         finally:
             if not more:
                 self._parts.clear()
-                self._size = 0
+                self._size = self._collisions = 0
 
     def _grow(self, n: int) -> None:
         self._size += n
@@ -382,14 +422,31 @@ class Decoder:
             raise TooLarge(f"more than {self._limit} bytes")
 
     def _unpack(self, data: bytes) -> Any:
+        if self._depth > MAX_DEPTH + 8:
+            raise ValueError("nested too deeply")
+        self._depth += 1
         try:
-            return msgpack.unpackb(
-                data, ext_hook=self._ext, object_hook=self._record, unicode_errors="surrogatepass", strict_map_key=True
+            # Each `unpackb` takes 40 KB of the C stack; an `Unpacker` costs more time and keeps them on the heap.
+            if self._depth <= _ON_STACK:
+                return msgpack.unpackb(data, ext_hook=self._ext, object_hook=self._record, **_OPTIONS)
+            unpacker = msgpack.Unpacker(
+                max_buffer_size=len(data) or 1, ext_hook=self._ext, object_hook=self._record, **_OPTIONS
             )
-        except (ValueError, TooLarge):
+            unpacker.feed(data)
+            value = unpacker.unpack()
+            if unpacker.tell() != len(data):
+                raise ValueError("bytes after a value")
+            return value
+        except TooLarge:
             raise
+        except ValueError as error:
+            if str(error):
+                raise
+            raise ValueError(f"malformed value ({type(error).__name__})") from None
         except Exception as error:  # msgpack's own classes, RecursionError, bad numbers and dates
             raise ValueError(f"malformed value ({type(error).__name__})") from None
+        finally:
+            self._depth -= 1
 
     def _ext(self, code: int, data: bytes) -> Any:
         if code == REF:
@@ -419,11 +476,16 @@ class Decoder:
             return tuple(items)
         if code == NAMED:
             name, fields, *values = items
-            return namedtuple(name, fields)(*values) if self._named else tuple(values)  # noqa: PYI024
+            try:
+                return namedtuple(name, fields)(*values) if self._named else tuple(values)
+            except (TypeError, ValueError):  # a class that only looks like a named tuple
+                return tuple(values)
         keys = items[::2] if code == PAIRS else items
         # Hashes of numbers are no secret: refuse the sets and dicts that were made to collide.
-        if len(keys) > 1000 and len(set(map(hash, keys))) * 4 < len(keys):
-            raise ValueError("colliding keys")
+        if len(keys) > 8:
+            self._collisions += sum(n * n for n in Counter(map(hash, keys)).values() if n > 1)
+            if self._collisions > _MAX_COLLISIONS:
+                raise ValueError("colliding keys")
         if code == PAIRS:
             pairs = dict(zip(keys, items[1::2], strict=True))
             return self._record(pairs) if self._record is not None else pairs
@@ -432,22 +494,30 @@ class Decoder:
 
 def _read_datetime(data: bytes) -> dt.datetime:
     text, fold, zone = msgpack.unpackb(data)
-    value = dt.datetime.fromisoformat(text).replace(fold=int(fold))
+    return dt.datetime.fromisoformat(text).replace(fold=int(fold), tzinfo=_read_zone(zone))
+
+
+def _read_time(data: bytes) -> dt.time:
+    text, fold, zone = msgpack.unpackb(data)
+    return dt.time.fromisoformat(text).replace(fold=int(fold), tzinfo=_read_zone(zone))
+
+
+def _read_zone(zone: Any) -> dt.tzinfo | None:
+    if zone is None:
+        return None
     if isinstance(zone, str):
         from zoneinfo import ZoneInfo
 
-        return value.replace(tzinfo=ZoneInfo(zone))
-    if zone is not None:
-        offset = dt.timedelta(seconds=zone)
-        return value.replace(tzinfo=dt.timezone(offset) if offset else dt.UTC)
-    return value
+        return ZoneInfo(zone)
+    offset = dt.timedelta(seconds=zone)
+    return dt.timezone(offset) if offset else dt.UTC
 
 
 _READERS: dict[int, Callable[[bytes], Any]] = {
     INT: lambda data: int.from_bytes(data, "big", signed=True),
     DATETIME: _read_datetime,
     DATE: lambda data: dt.date.fromisoformat(data.decode()),
-    TIME: lambda data: dt.time.fromisoformat(data.decode()),
+    TIME: _read_time,
     DELTA: lambda data: dt.timedelta(*msgpack.unpackb(data)),
     DECIMAL: lambda data: Decimal(data.decode()),
     UUID_: lambda data: UUID(bytes=data),

@@ -86,7 +86,7 @@ class Guest:
             compiled = self._compile(start, filename)
             self._expose(start)
             value, returned = self._execute(compiled)
-            return wire.Done(self.link.encode(value, calls.resolve), None, returned)
+            return wire.Done(self.link.encode(value, calls.settled), None, returned)
         except BaseException as error:
             return wire.Done(b"", _failure(error, filename), False)
 

@@ -3,7 +3,8 @@
 Started by the host as `python -s -S -B -P zygote.py FD` with PYTHONHASHSEED set and nothing else in its environment;
 descriptor FD is a SOCK_SEQPACKET socket. The first message is the configuration; the answer is the isolation report.
 Each later message asks for one guest and carries two descriptors: the guest's end of its data socket, and the status
-socket, on which the zygote answers with the guest's pidfd and, at its end, its exit code.
+socket, on which the zygote answers with the guest's pidfd and, at its end, its exit code; or with "!" and the reason
+why there is no guest. Where nobody hears the first answer, the guest is killed at once.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ import gc
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
-
-# Set up by `main` before a guest is forked; a guest inherits them.
-_MEMORY_BASE = 0
 
 
 def main() -> None:
     """Serve until the host closes its end."""
     control = socket.socket(fileno=int(sys.argv[1]))
+    os.environ.clear()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # a guest holds two descriptors here
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     config = json.loads(control.recv(1 << 16))
     sys.path[:0] = config["path"]
     from toolchord_guest import worker
@@ -55,39 +58,48 @@ def _enclose(control: socket.socket, config: dict[str, Any]) -> tuple[dict[str, 
         base = next(int(line.split()[1]) for line in status if line.startswith("VmSize")) << 10
     report: dict[str, Any] = {"layers": {}, "missing": [], "pid": os.getpid()}
     layers = report["layers"]
+    layers["process"] = confine.works(lambda: None) or "on"
     filter_ = None
-    reason = f"no table for {confine.MACHINE}" if confine.MACHINE not in ("x86_64", "aarch64") else None
-    if reason is None:
+    if confine.MACHINE in confine.MACHINES:
         filter_ = confine.Filter()
-        reason = confine.works(lambda: (confine.no_new_privileges(), filter_.install()))
-    layers["seccomp"] = reason or "on"
-    layers["rlimits"] = (
-        confine.works(lambda: confine.set_limits(memory=1 << 30, cpu=60, base=base)) or "on"
-    )
-    layers["process"] = "on"
+        layers["seccomp"] = confine.works(lambda: (confine.no_new_privileges(), filter_.install())) or "on"
+    else:
+        layers["seccomp"] = f"no table for {confine.MACHINE}"
+    layers["rlimits"] = confine.works(lambda: confine.set_limits(memory=1 << 30, cpu=60, base=base)) or "on"
     if config["isolation"] == "process":
         filter_, layers["seccomp"] = None, "off"
+    mandatory = ["process", "rlimits"] if config["isolation"] == "process" else ["process", "seccomp", "rlimits"]
+    report["missing"] = [f"{name}: {layers[name]}" for name in mandatory if layers[name] != "on"]
+    if report["missing"]:
+        return report, {}
     layers["namespaces"] = _enter_namespaces(control)
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("1000")
     except OSError:
         pass
-    layers["root"] = _empty_root() if layers["namespaces"] == "on" else "the host's"
-    confine.no_new_privileges()
-    ruleset = confine.landlock()
-    layers["landlock"] = "none" if ruleset is None else f"on (ABI {ruleset[1]})"
-    if ruleset is not None:
-        confine.restrict_self(ruleset[0])
+    layers["root"] = _attempt(confine.empty_root, "empty") if layers["namespaces"] == "on" else "the host's"
+    _attempt(confine.no_new_privileges)  # mandatory for the filter, which was tried with it; Landlock needs it too
+    ruleset, abi = confine.landlock()
+    layers["landlock"] = (
+        f"none ({os.strerror(-abi)})"
+        if ruleset is None
+        else _attempt(lambda: confine.restrict_self(ruleset), f"on (ABI {abi})")
+    )
+    if ruleset is not None and not layers["landlock"].startswith("on"):
+        ruleset = None
+    layers["capabilities"] = _attempt(confine.drop_capabilities, "none")
+    layers["executable memory"] = _attempt(confine.harden, "denied for good")
+    return report, {"filter": filter_, "ruleset": ruleset, "base": base, "pid": os.getpid()}
+
+
+def _attempt(step: Callable[[], object], success: str = "on") -> str:
+    """Do what is good to have: `success`, or why it can't be had."""
     try:
-        confine.drop_capabilities()
-        layers["capabilities"] = "none"
+        step()
     except OSError as error:
-        layers["capabilities"] = str(error)
-    confine.harden()
-    mandatory = ["rlimits"] if config["isolation"] == "process" else ["seccomp", "rlimits"]
-    report["missing"] = [f"{name}: {layers[name]}" for name in mandatory if layers[name] != "on"]
-    return report, {"filter": filter_, "ruleset": None if ruleset is None else ruleset[0], "base": base}
+        return f"none ({error})"
+    return success
 
 
 def _enter_namespaces(control: socket.socket) -> str:
@@ -109,17 +121,8 @@ def _enter_namespaces(control: socket.socket) -> str:
     if child:
         control.close()
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 255)
+    confine.die_with_parent()
     return "on"
-
-
-def _empty_root() -> str:
-    from toolchord_guest import confine
-
-    try:
-        confine.empty_root()
-        return "empty"
-    except OSError as error:
-        return f"the host's ({error})"
 
 
 def _serve(control: socket.socket, state: dict[str, Any]) -> None:
@@ -129,35 +132,64 @@ def _serve(control: socket.socket, state: dict[str, Any]) -> None:
     living: dict[int, tuple[int, int]] = {}  # pidfd -> (pid, status descriptor)
     while True:
         for descriptor, _ in poller.poll():
-            if descriptor != control.fileno():
-                poller.unregister(descriptor)
-                pid, status = living.pop(descriptor)
-                code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                os.close(descriptor)
-                _send(status, str(code).encode())
-                os.close(status)
+            if descriptor == control.fileno():
+                message, descriptors, _, _ = socket.recv_fds(control, 4096, 2, socket.MSG_CMSG_CLOEXEC)
+                if not message:
+                    for pidfd in living:  # guests die with the host, also where no pid namespace sees to it
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    os._exit(0)
+                if len(descriptors) == 2:
+                    _make_guest(descriptors[0], descriptors[1], json.loads(message), state, poller, living)
+                else:  # no room here for its descriptors: the host sees that its ends are closed
+                    for descriptor in descriptors:
+                        os.close(descriptor)
                 continue
-            message, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
-            if not message:
-                for pidfd in living:  # guests die with the host, also where no pid namespace sees to it
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                os._exit(0)
-            pid = os.fork()
-            if pid == 0:
-                _become_guest(descriptors[0], json.loads(message), state)
-            os.close(descriptors[0])
-            pidfd = os.pidfd_open(pid)
-            living[pidfd] = (pid, descriptors[1])
-            poller.register(pidfd, select.POLLIN)
-            _send(descriptors[1], b"pidfd", [pidfd])
+            poller.unregister(descriptor)
+            pid, status = living.pop(descriptor)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            os.close(descriptor)
+            _send(status, str(code).encode())
+            os.close(status)
 
 
-def _send(status: int, message: bytes, descriptors: list[int] | None = None) -> None:
-    with socket.socket(fileno=os.dup(status)) as end:
-        try:
+def _make_guest(
+    data: int,
+    status: int,
+    request: dict[str, Any],
+    state: dict[str, Any],
+    poller: select.poll,
+    living: dict[int, tuple[int, int]],
+) -> None:
+    """Fork a guest and tell the host, or tell why there is none."""
+    pid = 0
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become_guest(data, request, state)
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        _send(status, f"!{error}".encode())
+        os.close(status)
+        return
+    finally:
+        os.close(data)
+    living[pidfd] = (pid, status)
+    poller.register(pidfd, select.POLLIN)
+    if not _send(status, b"pidfd", [pidfd]):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+def _send(status: int, message: bytes, descriptors: list[int] | None = None) -> bool:
+    """Tell the host something about a guest; whether it still cares."""
+    try:
+        with socket.socket(fileno=os.dup(status)) as end:
             socket.send_fds(end, [message], descriptors or [], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except OSError:
-            pass  # the host does not care for this guest any more
+    except OSError:
+        return False
+    return True
 
 
 def _become_guest(data: int, request: dict[str, Any], state: dict[str, Any]) -> None:
@@ -166,6 +198,9 @@ def _become_guest(data: int, request: dict[str, Any], state: dict[str, Any]) -> 
 
     code = 97
     try:
+        confine.die_with_parent()
+        if os.getppid() != state["pid"]:
+            os._exit(code)
         ruleset = state["ruleset"]
         high = confine.SOCKET + 60
         os.dup2(data, high, inheritable=False)
