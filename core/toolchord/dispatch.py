@@ -28,6 +28,9 @@ _SMALL = 2000
 
 _RETRYABLE = (TimeoutError, ConnectionError)
 
+_LONGEST_NAME = 200
+_LONGEST_MESSAGE = 20_000
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -76,9 +79,16 @@ class Dispatcher:
         self._refs: Iterator[int] = itertools.count(1)
 
     def prepare(self, name: str, args: list[Any], kwargs: dict[str, Any]) -> Prepared:
-        """Find the tool and arrange its arguments; never raises."""
+        """Find the tool and arrange its arguments; ValueError for what no honest guest sends."""
         # The digest is of the call as it was made, so that a record can be checked without the tools.
-        made = digest(name, args, kwargs)
+        try:
+            made = digest(name, args, kwargs)
+        except Unsupported as error:
+            raise ValueError(error.reason) from None
+        if len(name) > _LONGEST_NAME:  # looking for what is near costs time
+            shown = f"{name[:40]}…"
+            problem = ToolNotAvailable(f"no tool named {shown!r} ({len(name):,} characters); see search_tools()", tool=shown)
+            return Prepared(shown, None, _named(args, kwargs), made, problem)
         exposed = self._catalogue.resolve(name)
         tool = exposed.tool if exposed is not None else self._helpers.get(name)
         if tool is None:
@@ -95,21 +105,24 @@ class Dispatcher:
         try:
             if call.problem is not None or call.tool is None:
                 raise call.problem or ToolNotAvailable(call.name, tool=call.name)
-            value = await self._run(call.tool, call.tool.validate(call.arguments))
+            arguments = _copied(call.arguments)  # the record keeps what the program sent, whatever the tool does to it
+            value = await self._run(call.tool, call.tool.validate(arguments))
             return await self._encode(value)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             return self._failed(call.name, error)
-        except (Exception, SystemExit) as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
             return self._failed(call.name, error)
 
     async def _run(self, tool: Tool, arguments: dict[str, Any]) -> Any:
         async with asyncio.timeout(tool.metadata.timeout):
             if tool.is_async:
                 return await tool.call(arguments)
-            work = functools.partial(contextvars.copy_context().run, tool.call, arguments)
+            work = functools.partial(contextvars.copy_context().run, _called, tool, arguments)
             value = await asyncio.get_running_loop().run_in_executor(self._executor, work)
             return await value if inspect.isawaitable(value) else value
 
@@ -125,7 +138,7 @@ class Dispatcher:
 
     def _failed(self, name: str, error: BaseException) -> Served:
         message = redact(_text(error))
-        type_name, base = type(error).__name__, _builtin_base(error)
+        type_name, base = _class_name(type(error)), _builtin_base(error)
         if isinstance(error, Unsupported):
             type_name, base = "UnsupportedValue", "TypeError"
             message = f"the tool {name} returned what can't be handed over: {error}"
@@ -146,6 +159,26 @@ class Dispatcher:
         return Served(False, Encoder().encode(details), error=(type_name, message))
 
 
+def _called(tool: Tool, arguments: dict[str, Any]) -> Any:
+    """Run a blocking tool. A future can't carry StopIteration, which a bare `next()` raises."""
+    try:
+        return tool.call(arguments)
+    except StopIteration as error:
+        raise RuntimeError(f"the tool {tool.full_name} raised StopIteration") from error
+
+
+def _copied(value: Any) -> Any:
+    """A copy of plain data's containers."""
+    kind = type(value)
+    if kind is dict:
+        return {key: _copied(item) for key, item in value.items()}
+    if kind is list:
+        return [_copied(item) for item in value]
+    if kind is tuple:
+        return tuple(map(_copied, value))
+    return set(value) if kind is set else value
+
+
 def _named(args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments by name for the record of a call that can't be arranged: positional ones by number."""
     return {**{str(n): value for n, value in enumerate(args)}, **kwargs}
@@ -155,9 +188,14 @@ def _text(error: BaseException) -> str:
     if isinstance(error, ToolCallError):
         return error.message
     try:
-        return str(error)[:20_000]
-    except Exception as worse:
+        return str.__str__(str(error))[:_LONGEST_MESSAGE]
+    except BaseException as worse:  # the tool's own code: what it raises here must not end the host
         return f"(its text could not be had: {type(worse).__name__})"
+
+
+def _class_name(cls: type) -> str:
+    """A class's name, as a program can have it."""
+    return "".join(c if c.isalnum() or c in "_." else "_" for c in cls.__name__[:100]) or "Exception"
 
 
 def _builtin_base(error: BaseException) -> str:
@@ -169,10 +207,16 @@ def _builtin_base(error: BaseException) -> str:
 
 
 def _plain_arguments(error: BaseException, message: str) -> list[Any]:
-    arguments = [redact(str(a)) if isinstance(a, str) else a for a in error.args]
-    if arguments and all(a is None or type(a) in (str, int, float, bool) for a in arguments):
-        return arguments
-    return [message]
+    try:
+        given = list(error.args)
+    except BaseException:  # the tool's own code
+        return [message]
+    plain = all(a is None or type(a) in (str, int, float, bool) for a in given)
+    if not given or not plain or sum(len(a) if isinstance(a, str) else 8 for a in given) > _LONGEST_MESSAGE:
+        return [message]
+    if any(isinstance(a, int) and a.bit_length() > 64 for a in given):
+        return [message]
+    return [redact(a) if isinstance(a, str) else a for a in given]
 
 
 def is_small(value: Any) -> bool:

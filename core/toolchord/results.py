@@ -167,7 +167,7 @@ class ExecutionResult:
         lines = []
         for call in self.calls[:20]:
             outcome = f"{call.error[0]}: {call.error[1]}" if call.error else call.status
-            arguments = ", ".join(f"{name}={shorten(repr(value), 60)}" for name, value in call.arguments.items())
+            arguments = ", ".join(f"{name}={shorten(shown(value), 60)}" for name, value in call.arguments.items())
             lines.append(f"- line {call.line}: {call.tool}({arguments}) -> {shorten(outcome, 200)}")
         if len(self.calls) > 20:
             lines.append(f"- and {len(self.calls) - 20} more")
@@ -190,6 +190,11 @@ def render(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         pass
+    return shown(value)
+
+
+def shown(value: Any) -> str:
+    """The repr of plain data, or a note of why there is none."""
     try:
         return repr(value)
     except (ValueError, RecursionError) as error:  # an integer of too many digits, a nest too deep

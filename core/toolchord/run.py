@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 from toolchord.dispatch import Dispatcher, Prepared, Served
@@ -24,6 +25,9 @@ _BATCH = 512 << 10
 
 _UNDELIVERED = 64 << 20
 """Bytes of results that the guest has not asked for yet, past which no further call starts."""
+
+_UNSERVED = 64 << 20
+"""Bytes of arguments of calls that have not ended, past which the guest is not read until some have."""
 
 _KEPT_ARGUMENTS = 64 << 10
 
@@ -93,6 +97,14 @@ class Channel(asyncio.Protocol):
                 self.run.bytes_in += len(data)
             self._transport.write(data)
 
+    def listen(self, on: bool) -> None:
+        """Read on, or leave the guest waiting in its write."""
+        if self._transport is not None:
+            if on:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
     def close(self) -> None:
         """End the guest."""
         self.run = None
@@ -104,11 +116,12 @@ class Channel(asyncio.Protocol):
 class _Call:
     """A call of the program: where it came from and how far it is."""
 
-    __slots__ = ("delivered", "prepared", "record", "task")
+    __slots__ = ("delivered", "prepared", "record", "size", "task")
 
-    def __init__(self, prepared: Prepared, record: CallRecord) -> None:
+    def __init__(self, prepared: Prepared, record: CallRecord, size: int) -> None:
         self.prepared = prepared
         self.record = record
+        self.size = size
         self.task: asyncio.Task[None] | None = None
         self.delivered = False
 
@@ -140,6 +153,7 @@ class Run:
         self._queue: deque[int] = deque()
         self._running = 0
         self._undelivered = 0
+        self._unserved = 0
         self._completed: deque[Outcome] = deque()
         self._wait: wire.Wait | None = None
         self._wait_arrived = self._loop.create_future()
@@ -302,7 +316,9 @@ class Run:
         prepared = self._dispatcher.prepare(frame.tool, args, kwargs)
         kept = prepared.arguments if size <= _KEPT_ARGUMENTS else {"...": f"{size:,} bytes of arguments"}
         record = CallRecord(number, prepared.name, kept, frame.line, self._elapsed())
-        self._calls[number] = _Call(prepared, record)
+        self._calls[number] = _Call(prepared, record, size)
+        self._unserved += size
+        self._channel.listen(self._unserved <= _UNSERVED)
         self._queue.append(number)
         self._start_calls()
 
@@ -313,6 +329,7 @@ class Run:
         call.delivered = True
         if number in self._queue:
             self._queue.remove(number)
+            self._forget_arguments(call)
         if call.record.status == "running":
             call.record.status = "cancelled"
         if call.task is not None:
@@ -340,7 +357,10 @@ class Run:
     def _start_calls(self) -> None:
         if self.ended or not self._journal.live or self._offline:
             return
-        while self._queue and self._running < self.limits.concurrency and self._undelivered < _UNDELIVERED:
+        while self._queue and self._running < self.limits.concurrency:
+            stuck = self._unserved > _UNSERVED and not self._running  # it must come to its wait to be handed anything
+            if self._undelivered >= _UNDELIVERED and not stuck:
+                return
             number = self._queue.popleft()
             call = self._calls[number]
             self._running += 1
@@ -357,7 +377,16 @@ class Run:
                 self._notify()
         finally:
             self._running -= 1
+            self._forget_arguments(call)
             self._start_calls()
+
+    def _forget_arguments(self, call: _Call) -> None:
+        """A call needs its arguments no more; the record keeps the small ones."""
+        if call.size > _KEPT_ARGUMENTS:
+            call.prepared = replace(call.prepared, arguments={})
+        self._unserved -= call.size
+        if not self.ended:
+            self._channel.listen(self._unserved <= _UNSERVED)
 
     @staticmethod
     def _settle(record: CallRecord, served: Served, duration: float) -> None:
@@ -438,6 +467,7 @@ class Run:
                 )
             if outcome.call in self._queue:
                 self._queue.remove(outcome.call)
+                self._forget_arguments(call)
             call.record.replayed = True
             call.record.status = "ok" if outcome.ok else "error"
             call.record.result_bytes = len(outcome.body) + sum(len(part.data) for part in outcome.parts)

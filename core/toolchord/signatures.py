@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import operator
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -205,7 +207,31 @@ def _hints(function: Any, signature: inspect.Signature) -> dict[str, Any]:
                 )
             except Exception:
                 continue
-    return {name: hint for name, hint in hints.items() if name in signature.parameters or name == "return"}
+    wanted = {*signature.parameters, "return"}
+    return {name: _portable(hint) for name, hint in hints.items() if name in wanted}
+
+
+def _portable(hint: Any) -> Any:
+    """The hint with each `typing.TypedDict` in the form that pydantic asks for before Python 3.12."""
+    if sys.version_info >= (3, 12):
+        return hint
+    if typing.is_typeddict(hint) and type(hint).__module__ == "typing":
+        optional: Any = NotRequired
+        fields = {
+            name: _portable(inner) if name in hint.__required_keys__ else optional[_portable(inner)]
+            for name, inner in typing.get_type_hints(hint, include_extras=True).items()
+        }
+        make: Any = TypedDict
+        return make(hint.__name__, fields)
+    arguments = typing.get_args(hint)
+    if not arguments or typing.get_origin(hint) in (typing.Literal, typing.Annotated):
+        return hint
+    changed = tuple(_portable(argument) for argument in arguments)
+    if changed == arguments:
+        return hint
+    if isinstance(hint, types.UnionType):
+        return functools.reduce(operator.or_, changed)
+    return hint.copy_with(changed) if hasattr(hint, "copy_with") else types.GenericAlias(hint.__origin__, changed)
 
 
 def _adapter(parameters: Sequence[inspect.Parameter], hints: Mapping[str, Any]) -> TypeAdapter[dict[str, Any]]:

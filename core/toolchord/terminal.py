@@ -35,13 +35,13 @@ def view(result: ExecutionResult) -> RenderableType:
 
 
 def _calls(result: ExecutionResult) -> Table:
-    from toolchord.results import shorten
+    from toolchord.results import shorten, shown
 
     table = Table(box=None, pad_edge=False)
     for heading in ("#", "line", "tool", "arguments", "outcome", "ms"):
         table.add_column(heading, justify="right" if heading in ("#", "line", "ms") else "left", overflow="fold")
     for call in result.calls[:50]:
-        arguments = ", ".join(f"{name}={shorten(repr(value), 40)}" for name, value in call.arguments.items())
+        arguments = ", ".join(f"{name}={shorten(shown(value), 40)}" for name, value in call.arguments.items())
         outcome = f"{call.error[0]}: {shorten(call.error[1], 80)}" if call.error else call.status
         style = "red" if call.status == "error" else None
         cells = (str(call.id), str(call.line or ""), call.tool, arguments, outcome, f"{call.duration * 1000:.1f}")

@@ -144,13 +144,14 @@ class Filter:
 
     def install(self) -> None:
         """Confine this process for good. OSError if the kernel refuses."""
+        no_new_privileges()
         # TSYNC: a positive answer names a thread that could not be confined, which is a failure too.
         if _libc.syscall(self._nr, 1, 1, ctypes.byref(self._program)) != 0:
             raise _failed("seccomp")
 
 
 def no_new_privileges() -> None:
-    """Needed before a filter without privileges; OSError if refused."""
+    """What a filter or a Landlock domain needs where there are no privileges; OSError if refused."""
     if _libc.prctl(38, 1, 0, 0, 0) != 0:
         raise _failed("no_new_privs")
 

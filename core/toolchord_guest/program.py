@@ -266,10 +266,10 @@ class _Calls(ast.NodeTransformer):
     def _future(self, node: ast.expr) -> Any:
         """`node` in a place that takes awaitables: its calls of tools become futures."""
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
-            name = _name(node.func)
+            name = "" if self._is_tool(node.func) else _name(node.func)
             if name in _CONSUMERS:
                 return self.visit(node)
-            if name in _PASSING and not (isinstance(node.func, ast.Name) and name in self._own):
+            if name in _PASSING and name not in self._own:
                 node.func = self.visit(node.func)
                 node.args = [self._future(argument) for argument in node.args]
                 node.keywords = [self.visit(keyword) for keyword in node.keywords]
@@ -331,7 +331,7 @@ class _Calls(ast.NodeTransformer):
 
     def _bare(self, node: ast.Call) -> ast.Call:
         """A call with its parts visited, itself left as it is."""
-        name = _name(node.func)
+        name = "" if self._is_tool(node.func) else _name(node.func)
         if name in _CONSUMERS:
             place: Callable[[ast.expr], Any] = self._future
         elif name in _ADDING and isinstance(node.func, ast.Attribute) and _key(node.func.value) in self._awaited:

@@ -255,7 +255,9 @@ class Encoder:
             rows = sorted((small.encode(item, depth), n, item) for n, item in enumerate(items))
             if self._emit is None:
                 return [piece if self._canonical else _hashable(piece, item) for piece, _, item in rows]
-            return [_hashable(piece, item) if len(piece) <= CHUNK else self.encode(item, depth) for piece, _, item in rows]
+            return [
+                _hashable(piece, item) if len(piece) <= CHUNK else self.encode(item, depth) for piece, _, item in rows
+            ]
         except Unsupported as error:
             error.steps.insert(0, "{...}")
             raise
@@ -316,7 +318,7 @@ def _exact(value: Any, base: type) -> Any:
         return dict(OrderedDict.items(value) if isinstance(value, OrderedDict) else dict.items(value))
     if base is bytes:
         return bytes.join(b"", (value,))
-    return base.__pos__(value)  # type: ignore[attr-defined]
+    return base.__pos__(value)  # type: ignore[operator]
 
 
 def _simple(value: object) -> bytes | None:

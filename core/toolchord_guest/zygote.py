@@ -59,12 +59,8 @@ def _enclose(control: socket.socket, config: dict[str, Any]) -> tuple[dict[str, 
     report: dict[str, Any] = {"layers": {}, "missing": [], "pid": os.getpid()}
     layers = report["layers"]
     layers["process"] = confine.works(lambda: None) or "on"
-    filter_ = None
-    if confine.MACHINE in confine.MACHINES:
-        filter_ = confine.Filter()
-        layers["seccomp"] = confine.works(lambda: (confine.no_new_privileges(), filter_.install())) or "on"
-    else:
-        layers["seccomp"] = f"no table for {confine.MACHINE}"
+    filter_ = confine.Filter() if confine.MACHINE in confine.MACHINES else None
+    layers["seccomp"] = f"no table for {confine.MACHINE}" if filter_ is None else confine.works(filter_.install) or "on"
     layers["rlimits"] = confine.works(lambda: confine.set_limits(memory=1 << 30, cpu=60, base=base)) or "on"
     if config["isolation"] == "process":
         filter_, layers["seccomp"] = None, "off"
@@ -79,15 +75,8 @@ def _enclose(control: socket.socket, config: dict[str, Any]) -> tuple[dict[str, 
     except OSError:
         pass
     layers["root"] = _attempt(confine.empty_root, "empty") if layers["namespaces"] == "on" else "the host's"
-    _attempt(confine.no_new_privileges)  # mandatory for the filter, which was tried with it; Landlock needs it too
-    ruleset, abi = confine.landlock()
-    layers["landlock"] = (
-        f"none ({os.strerror(-abi)})"
-        if ruleset is None
-        else _attempt(lambda: confine.restrict_self(ruleset), f"on (ABI {abi})")
-    )
-    if ruleset is not None and not layers["landlock"].startswith("on"):
-        ruleset = None
+    _attempt(confine.no_new_privileges)  # the filter needs it, and was tried with it; Landlock too
+    ruleset, layers["landlock"] = _enter_landlock()
     layers["capabilities"] = _attempt(confine.drop_capabilities, "none")
     layers["executable memory"] = _attempt(confine.harden, "denied for good")
     return report, {"filter": filter_, "ruleset": ruleset, "base": base, "pid": os.getpid()}
@@ -100,6 +89,17 @@ def _attempt(step: Callable[[], object], success: str = "on") -> str:
     except OSError as error:
         return f"none ({error})"
     return success
+
+
+def _enter_landlock() -> tuple[int | None, str]:
+    """A ruleset that each guest can enter once more, and what there is to report."""
+    from toolchord_guest import confine
+
+    ruleset, abi = confine.landlock()
+    if ruleset is None:
+        return None, f"none ({os.strerror(-abi)})"
+    report = _attempt(lambda: confine.restrict_self(ruleset), f"on (ABI {abi})")
+    return ruleset if report.startswith("on") else None, report
 
 
 def _enter_namespaces(control: socket.socket) -> str:

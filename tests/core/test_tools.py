@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import typing
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -532,3 +533,18 @@ def test_long_mistakes_make_short_messages() -> None:
 
 def test_a_tool_shows_itself_in_one_line() -> None:
     assert repr(tool_from(GetTotalTool)) == "<Tool default.GetTotalTool(amounts: list[int], start: int = 10)>"
+
+
+class Point(typing.TypedDict, total=False):
+    x: typing.Required[int]
+    label: str
+
+
+def test_a_typed_dict_of_the_standard_library_keeps_its_schema() -> None:
+    def nearest(points: list[Point]) -> list[Point] | None:
+        return points
+
+    tool = tool_from(nearest)
+    assert tool.metadata.result_schema is not None
+    assert "label" in str(tool.metadata.result_schema)
+    assert tool.validate({"points": [{"x": "1"}]}) == {"points": [{"x": 1}]}
