@@ -87,7 +87,9 @@ class Dispatcher:
             raise ValueError(error.reason) from None
         if len(name) > _LONGEST_NAME:  # looking for what is near costs time
             shown = f"{name[:40]}…"
-            problem = ToolNotAvailable(f"no tool named {shown!r} ({len(name):,} characters); see search_tools()", tool=shown)
+            problem = ToolNotAvailable(
+                f"no tool named {shown!r} ({len(name):,} characters); see search_tools()", tool=shown
+            )
             return Prepared(shown, None, _named(args, kwargs), made, problem)
         exposed = self._catalogue.resolve(name)
         tool = exposed.tool if exposed is not None else self._helpers.get(name)
@@ -188,7 +190,7 @@ def _text(error: BaseException) -> str:
     if isinstance(error, ToolCallError):
         return error.message
     try:
-        return str.__str__(str(error))[:_LONGEST_MESSAGE]
+        return str(str.__str__(str(error)))[:_LONGEST_MESSAGE]
     except BaseException as worse:  # the tool's own code: what it raises here must not end the host
         return f"(its text could not be had: {type(worse).__name__})"
 
@@ -201,8 +203,9 @@ def _class_name(cls: type) -> str:
 def _builtin_base(error: BaseException) -> str:
     """The builtin exception class that an error's own class derives from."""
     for cls in type(error).__mro__:
-        if getattr(builtins, cls.__name__, None) is cls:
-            return cls.__name__
+        name = cls.__name__
+        if getattr(builtins, name, None) is cls:
+            return name
     return "Exception"
 
 

@@ -23,7 +23,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from toolchord.errors import DeveloperError, IsolationUnavailable, SandboxClosed
 
@@ -186,7 +186,7 @@ class _Process:
 
     process: subprocess.Popen[bytes]
     control: socket.socket
-    report: dict[str, object]
+    report: dict[str, Any]
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -237,7 +237,7 @@ class Pool:
         """What this machine gives; starts the zygote if need be."""
         report = self._start().report
         language = "unrestricted" if self._unrestricted else "restricted"
-        return IsolationReport(self._isolation, language, dict(report["layers"]), tuple(report["missing"]))  # type: ignore[call-overload]
+        return IsolationReport(self._isolation, language, dict(report["layers"]), tuple(report["missing"]))
 
     @property
     def started(self) -> bool:
@@ -399,7 +399,7 @@ def _launch(isolation: Isolation, unrestricted: bool) -> _Process:
         raise IsolationUnavailable([f"process: the fork server did not start ({errors[-1000:] or 'no answer'})"])
     process.stderr.close()
     zygote = _Process(process, control, json.loads(answer))
-    missing = [str(layer) for layer in zygote.report["missing"]]  # type: ignore[attr-defined]
+    missing = [str(layer) for layer in zygote.report["missing"]]
     if missing:
         zygote.stop()
         enough = isolation == "auto" and not unrestricted and all(layer.startswith("seccomp") for layer in missing)

@@ -1,4 +1,8 @@
-"""Keeps credentials out of the text of tools' errors, the one text that a tool did not mean to hand out."""
+"""Keeps credentials out of the text of tools' errors, the one text that a tool did not mean to hand out.
+
+What is masked is what looks like a credential: a known form, or a value that is told to be one. Ordinary sentences
+about passwords and tokens stay, since a model needs them to repair its program.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,36 @@ MASK = "[redacted]"
 
 _SECRET_NAME = re.compile(r"(?i)(secret|token|passw|passphrase|credential|api_?key|private_?key|access_?key)")
 
-_WORDS = r"(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[ _-]?key|access[ _-]?key|private[ _-]?key|credentials?|auth(?:orization)?)"
 _PATTERNS = (
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
-    re.compile(r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)"),
-    re.compile(r"(?i)\b(?:bearer|basic)\s+[\w.~+/=-]{8,}"),
+    re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL),
+    re.compile(r"(?<=://)[^\s/@:]{0,200}:[^\s/@]{1,500}(?=@)"),
+    re.compile(r"\b(?i:bearer|basic)\s+(?=[\w.~+/=-]{0,80}(?:\d|=|[a-z][A-Z]))[\w.~+/=-]{8,}"),
     re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"),
-    re.compile(r"\b(?:sk|pk|rk|ghp|gho|ghs|github_pat|glpat|xox[abprs]|AKIA|ASIA|AIza|hf)[-_]?[A-Za-z0-9_-]{12,}"),
+    re.compile(r"\b(?:sk|pk|rk|hf|glpat|xox[abeprs])[-_](?=[\w-]{0,80}\d)[\w-]{12,400}"),
+    re.compile(r"\b(?:gh[opsur]_|github_pat_|AKIA|ASIA|AIza)[\w-]{12,}"),
 )
-_ASSIGNED = re.compile(rf"(?i)(\b\w*{_WORDS}\w*[\"']?\s*(?:=|:|\bis\b|\bwas\b)\s*[\"']?)(?![\"'\s])[^\s\"',;)]{{4,}}")
+
+_KEY = (
+    r"pass(?:word|wd|phrase|code)?|pwd|secret|token|(?:api|private|access|secret)[ _-]?key|credentials?|"
+    r"auth(?:orization)?"
+)
+_TYPES = (
+    r"str|string|text|int|integer|float|bool|boolean|bytes|dict|list|none|null|true|false|secretstr|optional|field|"
+    r"any"
+)
+_STATES = (
+    r"required|missing|invalid|expired|revoked|incorrect|wrong|empty|unknown|refused|denied|failed|failure|error|must|"
+    r"should|cannot|input|value|not|unexpected|too|the|this|that|redacted|unauthorized|forbidden"
+)
+_PART = r"(?:(?<![A-Za-z0-9])|(?<=[a-z0-9])(?=[A-Z]))"  # where a word of an identifier begins
+_QUOTED = r""""[^"\n]{4,500}"|'[^'\n]{4,500}'"""
+_ASSIGNED = re.compile(
+    rf"""({_PART}(?i:{_KEY})(?![A-Za-z0-9])["']?\s{{0,3}}[=:]\s{{0,3}})"""
+    rf"""(?:{_QUOTED}|(?!\[redacted|(?i:{_TYPES}|{_STATES})\b)(?!\d{{1,7}}(?![\w.]))["']?[^\s"',;)\]}}]{{4,}})"""
+)
+_TOLD = re.compile(  # in a sentence a value is one only if it is quoted or no word
+    rf"""({_PART}(?i:{_KEY})\s{{1,3}}(?:is|was)\s{{1,3}})(?:{_QUOTED}|(?=\S{{0,200}}\d)[^\s"',;)]{{4,}})"""
+)
 
 
 def redact(text: str) -> str:
@@ -27,4 +52,5 @@ def redact(text: str) -> str:
             text = text.replace(value, MASK)
     for pattern in _PATTERNS:
         text = pattern.sub(MASK, text)
-    return _ASSIGNED.sub(rf"\1{MASK}", text)
+    text = _ASSIGNED.sub(rf"\1{MASK}", text)
+    return _TOLD.sub(rf"\1{MASK}", text)

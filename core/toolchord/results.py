@@ -158,6 +158,7 @@ class ExecutionResult:
             sections.append((f"Printed:\n{self.stdout}" if sections else self.stdout).rstrip())
         if self.stderr:
             sections.append(f"Warnings:\n{self.stderr}".rstrip())
+        sections = list(map(_sendable, sections))
         share = max(200, max_chars // max(1, len(sections)))
         if sum(map(len, sections)) + 2 * len(sections) <= max_chars:
             share = max_chars
@@ -193,6 +194,11 @@ def render(value: Any) -> str:
     return shown(value)
 
 
+def _sendable(text: str) -> str:
+    """The text with lone surrogates written out: no API takes them."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 def shown(value: Any) -> str:
     """The repr of plain data, or a note of why there is none."""
     try:
@@ -208,6 +214,6 @@ def shorten(text: str, limit: int) -> str:
     note: Callable[[int], str] = lambda cut: f"\n... [{cut} characters cut] ...\n"  # noqa: E731
     room = limit - len(note(len(text)))
     if room <= 0:
-        return text[:limit]
+        return text[: max(0, limit)]
     head = room * 2 // 3
     return text[:head] + note(len(text) - room) + text[len(text) - (room - head) :]

@@ -343,7 +343,8 @@ class Run:
             if self._journal.live:
                 return self.end(ExecutionResult(value=value, returned=frame.returned))
             left = len(self._journal.events) - self._journal.position
-            return self._diverge(f"the program ended, but the record holds {left} more events")
+            self._diverge(f"the program ended, but the record holds {left} more events")
+            return
         line = failure.line or None
         if failure.kind == "memory":
             message = f"the program needed more than {self.limits.memory >> 20} MiB of memory"
@@ -422,7 +423,8 @@ class Run:
             self._wait_arrived = self._loop.create_future()
             arrived = self._elapsed()
             if self._offline and self._journal.live:
-                return self._diverge("the record ends here, but the program waits for more")
+                self._diverge("the record ends here, but the program waits for more")
+                return
             replayed = not self._journal.live
             event = await self._journal.next(self._produce)
             if replayed and not self._matches(event):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -71,6 +72,7 @@ class CodeSandbox:
         self._language: Language = language
         self._pool = Pool(isolation, unrestricted=language == "unrestricted", usual=_kernel_limits(self.limits))
         self._executor: ThreadPoolExecutor | None = None
+        self._executor_owner = 0
         self._lock = threading.Lock()
         self._closed = False
         self._catalogue(None)  # a wrong tool is better told now
@@ -192,7 +194,8 @@ class CodeSandbox:
         with self._lock:
             if self._closed:
                 raise SandboxClosed("the sandbox is closed; make a new CodeSandbox")
-            if self._executor is None:
+            if self._executor is None or self._executor_owner != os.getpid():  # a fork inherits no threads
+                self._executor_owner = os.getpid()
                 self._executor = ThreadPoolExecutor(self.limits.concurrency, thread_name_prefix="toolchord")
             return self._executor
 

@@ -27,6 +27,9 @@ class ToolError(Exception):
     retryable: bool = False
 
 
+_ALONE = (Exception, StopIteration, StopAsyncIteration, ExceptionGroup)
+"""Errors that no future can carry, or that are made of others: these are caught by name only."""
+
 _error_types: dict[tuple[str, str], type[ToolError]] = {}
 
 
@@ -37,7 +40,7 @@ def tool_error(details: dict[str, Any]) -> ToolError:
     if cls is None:
         base = getattr(builtins, base_name, Exception)
         bases: tuple[type, ...] = (ToolError,)
-        if isinstance(base, type) and issubclass(base, Exception) and base is not Exception:
+        if isinstance(base, type) and issubclass(base, Exception) and base not in _ALONE:
             bases = (ToolError, base)
         try:
             cls = type(name, bases, {"__module__": "builtins"})
@@ -47,20 +50,20 @@ def tool_error(details: dict[str, Any]) -> ToolError:
     try:
         error = cls(*details["args"])
     except TypeError:  # a builtin class that insists on certain arguments
-        error = Exception.__new__(cls, details["message"])
+        error = cls.__new__(cls, details["message"])
         error.args = (details["message"],)
     if str(error) != details["message"]:
-        error = _worded(cls, details["message"])
+        error = _worded(cls, details["message"], error.args)
     error.tool = details["tool"]
     error.retryable = details["retryable"]
     return error
 
 
-def _worded(cls: type[ToolError], message: str) -> ToolError:
+def _worded(cls: type[ToolError], message: str, args: tuple[Any, ...]) -> ToolError:
     """An error that says exactly `message`, whatever its class makes of its arguments."""
     worded = type(cls.__name__, (cls,), {"__module__": "builtins", "__str__": lambda self: message})
-    error = Exception.__new__(worded, message)
-    error.args = (message,)
+    error = worded.__new__(worded, message)
+    error.args = args
     return error
 
 

@@ -37,6 +37,9 @@ class Future(asyncio.Future):  # type: ignore[type-arg]
     def __hash__(self) -> int:
         return self._number
 
+    def report(self) -> None:
+        _report_unobserved(self)
+
 
 class Task(asyncio.Task):  # type: ignore[type-arg]
     """A task that hashes by its number."""
@@ -47,6 +50,18 @@ class Task(asyncio.Task):  # type: ignore[type-arg]
 
     def __hash__(self) -> int:
         return self._number
+
+    def report(self) -> None:
+        _report_unobserved(self)
+
+
+def _report_unobserved(future: Any) -> None:
+    """Tell of a failure that nobody has looked at, once."""
+    if future._log_traceback:
+        future._log_traceback = False
+        future.get_loop().call_exception_handler(
+            {"message": f"{type(future).__name__} exception was never retrieved", "exception": future.exception()}
+        )
 
 
 class Deadlock(RuntimeError):

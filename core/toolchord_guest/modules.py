@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import importlib
+import json
 import logging
 import random
 import string
@@ -22,7 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from toolchord_guest import guards, threads
-from toolchord_guest.calls import PendingCall, future_of
+from toolchord_guest.calls import PendingCall, future_of, settled
 from toolchord_guest.hub import Hub
 
 hub: Hub
@@ -398,6 +399,27 @@ def _logging() -> dict[str, Any]:
     return {n: getattr(logging, n) for n in names.split()}
 
 
+def _json() -> dict[str, Any]:
+    def with_calls(default: Any, options: dict[str, Any]) -> Any:
+        """A `default` that knows the values of started calls."""
+        if options.get("cls") is not None:
+            return default
+
+        def known(value: Any) -> Any:
+            if type(value) is PendingCall:
+                return settled(value)
+            if default is None:
+                raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+            return default(value)
+
+        return known
+
+    return {
+        "dumps": lambda obj, *, default=None, **options: json.dumps(obj, default=with_calls(default, options), **options),
+        "dump": lambda obj, fp, *, default=None, **options: json.dump(obj, fp, default=with_calls(default, options), **options),
+    }
+
+
 def _operator() -> dict[str, Any]:
     return {"attrgetter": guards.attrgetter, "methodcaller": guards.methodcaller}
 
@@ -421,6 +443,7 @@ def _traceback() -> dict[str, Any]:
 _OWN: dict[str, Callable[[], dict[str, Any]]] = {
     "asyncio": _asyncio,
     "concurrent.futures": _futures,
+    "json": _json,
     "logging": _logging,
     "operator": _operator,
     "queue": _queue,

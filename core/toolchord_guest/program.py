@@ -59,9 +59,9 @@ def compile_program(
     features = _future_features(tree)
     if policy is not None:
         tree = policy.judge(tree)
-    is_async = any(map(_awaits, tree.body))
+    is_async = any(map(_awaits, tree.body)) or _forgets_to_await(tree)
     sync_style = not any(isinstance(n, ast.Await | ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith) for n in ast.walk(tree))
-    tree = _Calls(tools, tree, modules).visit(tree)
+    tree = _Calls(tools, tree, modules, is_async=is_async).visit(tree)
     assigned = _assigned_names(tree.body)
     captures = _capture_tail(tree.body)
     names = sorted(_bound_names(tree.body) | ({VALUE} if captures else set()))
@@ -122,6 +122,28 @@ def _awaits(statement: ast.stmt) -> bool:
         if isinstance(node, ast.comprehension) and node.is_async:
             return True
     return False
+
+
+def _coroutines(tree: ast.Module) -> set[str]:
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef) and not _is_generator(node)}
+
+
+def _is_generator(function: ast.AsyncFunctionDef) -> bool:
+    return any(isinstance(node, ast.Yield) for node in _own_nodes(function.body))
+
+
+def _calls_one_of(functions: set[str], node: ast.AST) -> bool:
+    """Whether a statement is nothing but a call of one of the functions."""
+    match node:
+        case ast.Expr(value=ast.Call(func=ast.Name(id=name))):
+            return name in functions
+    return False
+
+
+def _forgets_to_await(tree: ast.Module) -> bool:
+    """Whether the top level calls a coroutine function of the program's and does nothing with the coroutine."""
+    functions = _coroutines(tree)
+    return any(_calls_one_of(functions, node) for node in _own_nodes(tree.body))
 
 
 def _bound_names(body: list[ast.stmt]) -> set[str]:
@@ -236,15 +258,17 @@ class _Calls(ast.NodeTransformer):
     nobody can tell yet, and it is left as CPython has it, a started call of an asynchronous tool, a value of a plain one.
     """
 
-    def __init__(self, tools: Container[str], tree: ast.Module, modules: Mapping[str, Collection[str]]) -> None:
+    def __init__(
+        self, tools: Container[str], tree: ast.Module, modules: Mapping[str, Collection[str]], *, is_async: bool
+    ) -> None:
         self._tools = tools
         self._modules = modules
         functions = [n for n in ast.walk(tree) if isinstance(n, _FUNCTIONS)]
-        self._coroutines = {n.name for n in functions if isinstance(n, ast.AsyncFunctionDef)}
+        self._coroutines = _coroutines(tree)
         self._own = {n.name for n in functions} | {n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
         self._imported = {a.asname or a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, _IMPORTS) for a in n.names}
         self._helpers = {n.name for n in functions if isinstance(n, ast.FunctionDef) and self._may_start(n)}
-        self._async_scope = [any(map(_awaits, tree.body))]
+        self._async_scope = [is_async]
         self._in_try = [False]
         self._awaited = _awaited_names(tree)
 
@@ -274,10 +298,8 @@ class _Calls(ast.NodeTransformer):
                 node.args = [self._future(argument) for argument in node.args]
                 node.keywords = [self.visit(keyword) for keyword in node.keywords]
                 return node
-            node = self._bare(node)
-            if name in ("map", "starmap") and node.args:
-                node.args[0] = _call(FUTURE, node.args[0], at=node)
-            else:
+            node = self._bare(node, applies=FUTURE)
+            if name not in _APPLYING:
                 node.func = _call(FUTURE, node.func, at=node)
             return node
         return self._inside(node, self._future)
@@ -292,12 +314,16 @@ class _Calls(ast.NodeTransformer):
 
     def _inside(self, node: ast.expr, place: Callable[[ast.expr], Any]) -> Any:
         """A display, a comprehension or a condition: what it holds stands where it stands itself."""
+        if isinstance(node, ast.SetComp) and place == self._future:
+            node = ast.copy_location(ast.ListComp(node.elt, node.generators), node)  # a set would look at the values
         if isinstance(node, _COMPREHENSIONS):
             return self._comprehension(node, place)
         if isinstance(node, ast.Dict):
             node.keys = [None if key is None else self.visit(key) for key in node.keys]
             node.values = [place(value) for value in node.values]
             return node
+        if isinstance(node, ast.Set) and place == self._future:
+            node = ast.copy_location(ast.List(node.elts, ast.Load()), node)  # a set would look at the values
         if isinstance(node, _TRANSPARENT):
             for name, value in ast.iter_fields(node):
                 if isinstance(value, list):
@@ -329,8 +355,8 @@ class _Calls(ast.NodeTransformer):
 
     visit_ListComp = visit_SetComp = visit_GeneratorExp = visit_DictComp = _visit_comprehension
 
-    def _bare(self, node: ast.Call) -> ast.Call:
-        """A call with its parts visited, itself left as it is."""
+    def _bare(self, node: ast.Call, applies: str = NOW) -> ast.Call:
+        """A call with its parts visited, itself left as it is; `applies` marks a tool that it applies to many."""
         name = "" if self._is_tool(node.func) else _name(node.func)
         if name in _CONSUMERS:
             place: Callable[[ast.expr], Any] = self._future
@@ -347,7 +373,7 @@ class _Calls(ast.NodeTransformer):
             if keyword.arg == "key" and self._is_tool(keyword.value):
                 keyword.value = _call(NOW, keyword.value, at=keyword.value)
         if name in _APPLYING and node.args and self._is_tool(node.args[0]):
-            node.args[0] = _call(NOW, node.args[0], at=node)
+            node.args[0] = _call(applies, node.args[0], at=node)
         return node
 
     def _is_known(self, func: ast.expr) -> bool:
@@ -373,7 +399,8 @@ class _Calls(ast.NodeTransformer):
         return node
 
     def _assigned(self, value: ast.expr, *targets: ast.expr) -> Any:
-        return self._future(value) if any(_key(target) in self._awaited for target in targets) else self.visit(value)
+        later = any(key in self._awaited for target in targets for key in _keys(target))
+        return self._future(value) if later else self.visit(value)
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
         node.value = self._assigned(node.value, *node.targets)
@@ -391,9 +418,8 @@ class _Calls(ast.NodeTransformer):
         return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        call = node.value
-        forgotten = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in self._coroutines
-        node.value = self.visit(call)
+        forgotten = _calls_one_of(self._coroutines, node)
+        node.value = self.visit(node.value)
         if forgotten and self._async_scope[-1]:
             node.value = ast.copy_location(ast.Await(_call(AWAIT, node.value, at=node)), node)
         return node

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import datetime
 import gc
+import inspect
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +18,7 @@ from toolchord_guest import builtins as names
 from toolchord_guest import calls, guards, modules, threads, wire
 from toolchord_guest.calls import FILENAME, Namespace, PendingCall, ToolFunction
 from toolchord_guest.confine import SOCKET
-from toolchord_guest.hub import Deadlock, Hub
+from toolchord_guest.hub import Deadlock, Future, Hub, Task
 from toolchord_guest.language import Policy, Refusal
 from toolchord_guest.link import Clock, Link, Record
 from toolchord_guest.program import MAIN, VALUE, Compiled, compile_program
@@ -151,6 +153,11 @@ class Guest:
         while hub.calls:
             hub.pump(None)
         gc.collect()  # coroutines that were never awaited say so now
+        for thing in gc.get_objects():  # and those that a variable still holds
+            if type(thing) is types.CoroutineType and inspect.getcoroutinestate(thing) == inspect.CORO_CREATED:
+                print(f"RuntimeWarning: coroutine {thing.__qualname__!r} was never awaited", file=sys.stderr)
+            elif type(thing) in (Future, Task):
+                thing.report()
 
 
 class _Dispatcher(ToolFunction):
@@ -168,7 +175,7 @@ class _Dispatcher(ToolFunction):
             args = tuple(rest)
         if not isinstance(name, str):
             raise TypeError("call_tool takes the tool's name first")
-        known = self._tools.get(name)
+        known = self._tools.get(name) or next((tool for tool in self._tools.values() if tool._tool == name), None)
         stub = {"name": name, "doc": "", "tool": known._tool if known else name, "async": True}
         stub["list_field"] = known._list_field if known else None
         return ToolFunction(self._hub, stub)._start(args, kwargs)

@@ -26,8 +26,8 @@ def main() -> None:
     """Serve until the host closes its end."""
     control = socket.socket(fileno=int(sys.argv[1]))
     os.environ.clear()
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # a guest holds two descriptors here
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    _attempt(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most)))  # each guest holds two descriptors here
     config = json.loads(control.recv(1 << 16))
     sys.path[:0] = config["path"]
     from toolchord_guest import worker
@@ -86,7 +86,7 @@ def _attempt(step: Callable[[], object], success: str = "on") -> str:
     """Do what is good to have: `success`, or why it can't be had."""
     try:
         step()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return f"none ({error})"
     return success
 

@@ -7,14 +7,15 @@ import asyncio
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent.parent / "corpora" / "programs"
 sys.path.insert(0, str(HERE))
 
-import tools_fixture  # noqa: E402
-from micro import M as PROBES  # noqa: E402
+tools_fixture: Any = import_module("tools_fixture")
+PROBES: list[tuple[str, str]] = import_module("micro").M
 
 TOOLS = {**tools_fixture.SYNC, **tools_fixture.ASYNC}
 PROGRAMS = {path.stem: path.read_text() for path in sorted(HERE.glob("[0-9x][0-9]*.py"))}

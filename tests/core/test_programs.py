@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -12,9 +12,6 @@ from tests.core.corpus import EXPECTED, POLICY, PROBES, PROGRAMS, TOOLS, cpython
 from toolchord import CodeSandbox, ExecutionResult, Session
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-VERDICTS: list[tuple[str, str, str]] = []
-"""(suite, name, verdict), for the table at the end of the run."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -29,42 +26,45 @@ async def session(sandbox: CodeSandbox) -> AsyncIterator[Session]:
         yield session
 
 
-def judge(suite: str, name: str, result: ExecutionResult, expected: tuple[str, Any], *, policy: bool = False) -> None:
+Note = Callable[[str, str], None]
+
+
+def judge(note: Note, suite: str, result: ExecutionResult, expected: tuple[str, Any], *, policy: bool = False) -> None:
     """Note the verdict, and fail unless the result is right (or, for a probe of the policy, loudly refused)."""
     kind, value = expected
     if policy:
-        verdict = "refused" if result.error is not None and result.error.kind == "refused" else "not refused"
+        said = "refused" if result.error is not None and result.error.kind == "refused" else "not refused"
     elif kind == "error":
-        verdict = "right" if result.error is not None and result.error.type == value else "no error"
+        said = "right" if result.error is not None and result.error.type == value else "no error"
     elif result.error is not None:
-        verdict = "error"
+        said = "error"
     else:
-        verdict = "right" if normalised(result.value) == value else "silently different"
-    VERDICTS.append((suite, name, verdict))
-    assert verdict == ("refused" if policy else "right"), f"{result.error} / {result.value!r}, expected {value!r}"
+        said = "right" if normalised(result.value) == value else "silently different"
+    note(suite, said)
+    assert said == ("refused" if policy else "right"), f"{result.error} / {result.value!r}, expected {value!r}"
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-async def test_a_program_gives_the_recorded_result(sandbox: CodeSandbox, name: str) -> None:
+async def test_a_program_gives_the_recorded_result(sandbox: CodeSandbox, verdict: Note, name: str) -> None:
     tools_fixture._Poll.n = 0
-    judge("programs", name, await sandbox.execute(PROGRAMS[name]), ("value", EXPECTED[name]))
+    judge(verdict, "programs", await sandbox.execute(PROGRAMS[name]), ("value", EXPECTED[name]))
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-async def test_a_program_gives_the_same_in_a_session(session: Session, name: str) -> None:
+async def test_a_program_gives_the_same_in_a_session(session: Session, verdict: Note, name: str) -> None:
     tools_fixture._Poll.n = 0
-    judge("programs, session", name, await session.execute(PROGRAMS[name]), ("value", EXPECTED[name]))
+    judge(verdict, "programs, session", await session.execute(PROGRAMS[name]), ("value", EXPECTED[name]))
 
 
 @pytest.mark.parametrize(("name", "code"), PROBES, ids=[name for name, _ in PROBES])
-async def test_a_probe_gives_what_cpython_gives(sandbox: CodeSandbox, name: str, code: str) -> None:
+async def test_a_probe_gives_what_cpython_gives(sandbox: CodeSandbox, verdict: Note, name: str, code: str) -> None:
     expected = cpython(code)
     tools_fixture._Poll.n = 0
-    judge("probes", name, await sandbox.execute(code + "\nresult"), expected, policy=name in POLICY)
+    judge(verdict, "probes", await sandbox.execute(code + "\nresult"), expected, policy=name in POLICY)
 
 
 @pytest.mark.parametrize(("name", "code"), PROBES, ids=[name for name, _ in PROBES])
-async def test_a_probe_gives_the_same_in_a_session(session: Session, name: str, code: str) -> None:
+async def test_a_probe_gives_the_same_in_a_session(session: Session, verdict: Note, name: str, code: str) -> None:
     expected = cpython(code)
     tools_fixture._Poll.n = 0
-    judge("probes, session", name, await session.execute(code + "\nresult"), expected, policy=name in POLICY)
+    judge(verdict, "probes, session", await session.execute(code + "\nresult"), expected, policy=name in POLICY)
