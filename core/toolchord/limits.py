@@ -42,10 +42,10 @@ class Limits:
                 unit = "seconds" if real else "a whole number"
                 raise ConfigurationError(f"Limits.{field.name} must be {unit}, not {value!r}")
             low = 0 if field.name == "tool_calls" else 1
-            if not (value > 0 if real else value >= low) or (real and not math.isfinite(value)):
+            if not (value > 0 if real else value >= low) or (isinstance(value, float) and not math.isfinite(value)):
                 raise ConfigurationError(f"Limits.{field.name} must be finite and positive, not {value!r}")
             high = 10**9 if real else 2**50
             if value > high:
-                raise ConfigurationError(f"Limits.{field.name} must be at most {high:,}, not {value:,}")
+                raise ConfigurationError(f"Limits.{field.name} must be at most {high:,}")
         if self.memory < 16 * _MiB:
             raise ConfigurationError(f"Limits.memory must be at least {16 * _MiB} bytes (16 MiB), not {self.memory}")

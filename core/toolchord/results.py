@@ -159,7 +159,7 @@ class ExecutionResult:
         if self.stderr:
             sections.append(f"Warnings:\n{self.stderr}".rstrip())
         sections = list(map(_sendable, sections))
-        share = max(200, max_chars // max(1, len(sections)))
+        share = max(200, max_chars // max(1, len(sections)) - 2)
         if sum(map(len, sections)) + 2 * len(sections) <= max_chars:
             share = max_chars
         return shorten("\n\n".join(shorten(section, share) for section in sections), max_chars)

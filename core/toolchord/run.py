@@ -7,6 +7,8 @@ asked for, at most `Limits.concurrency` at a time; what has ended is handed over
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import signal
 from collections import deque
 from dataclasses import replace
@@ -29,6 +31,9 @@ _UNDELIVERED = 64 << 20
 _UNSERVED = 64 << 20
 """Bytes of arguments of calls that have not ended, past which the guest is not read until some have."""
 
+_LARGE_ARGUMENTS = 256 << 10
+"""Bytes of arguments past which a call's digest is that of its bytes as they came."""
+
 _KEPT_ARGUMENTS = 64 << 10
 
 
@@ -39,6 +44,7 @@ class Channel(asyncio.Protocol):
         self.guest = guest
         self.run: Run | None = None
         self.lost = False
+        self.spoke = False
         self._cutter = wire.Cutter("guest")
         self._transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
@@ -58,7 +64,7 @@ class Channel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         run = self.run
         if run is None:
-            return
+            return self._out_of_turn(data)
         run.bytes_out += len(data)
         try:
             for frame in self._cutter.feed(data):
@@ -75,11 +81,23 @@ class Channel(asyncio.Protocol):
         except Exception as error:
             run.crash(error)
 
+    def _out_of_turn(self, data: bytes) -> None:
+        """Between two programs of a session an honest guest says nothing."""
+        try:
+            self.spoke = self.spoke or any(not isinstance(frame, wire.Ready) for frame in self._cutter.feed(data))
+        except wire.WireError:
+            self.spoke = True
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self._writable.set()
         if self.run is not None:
             self.run.on_lost()
+
+    @property
+    def left_over(self) -> bool:
+        """Whether bytes arrived that no program asked for."""
+        return self._cutter.rest > 0
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -149,6 +167,7 @@ class Run:
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[ExecutionResult | RunError] = self._loop.create_future()
         self._decoder = Decoder(limit=limits.result)
+        self._seen = hashlib.sha256()
         self._calls: dict[int, _Call] = {}
         self._queue: deque[int] = deque()
         self._running = 0
@@ -182,12 +201,15 @@ class Run:
         try:
             if self._channel.lost:
                 self.on_lost()
+            elif self._channel.spoke:
+                self.break_off(wire.WireError("it spoke out of turn, after the last program's end"))
             outcome = await self._outcome
         finally:
             wall.cancel()
             self._cpu_timer.cancel()
             driver.cancel()
             self._channel.run = None
+            self._channel.spoke = self._channel.spoke or self._channel.left_over
             self._stop_calls()
         result = outcome if isinstance(outcome, ExecutionResult) else ExecutionResult(error=outcome)
         return self._complete(result)
@@ -263,7 +285,9 @@ class Run:
                 )
             )
         elif code is not None and code < 0:
-            name = signal.Signals(-code).name
+            name = signal.strsignal(-code) or f"signal {-code}"
+            with contextlib.suppress(ValueError):
+                name = signal.Signals(-code).name
             message = f"the guest crashed ({name}): out of memory, or too deep a recursion in C code"
             self.end(RunError("GuestDied", message, kind="died"))
         else:
@@ -283,6 +307,7 @@ class Run:
                 self._wait_arrived.set_result(None)
             case wire.Part():
                 self._decoder.add(frame)
+                self._see(b"%d %s " % (frame.ref, frame.kind.encode()), frame.data)
             case wire.Out():
                 self._on_output(frame)
             case wire.Cancel():
@@ -305,6 +330,7 @@ class Run:
         if frame.id != number:
             raise wire.WireError(f"call {frame.id} out of turn")
         size = self._decoder.size + len(frame.body)
+        self._see(frame.tool.encode(), frame.body)
         pair = self._decoder.decode(frame.body)
         match pair:
             case [list() as args, dict() as kwargs] if all(isinstance(key, str) for key in kwargs):
@@ -313,14 +339,25 @@ class Run:
                 raise wire.WireError("a call without arguments")
         if number > self.limits.tool_calls:
             return self.exceed("tool_calls", f"the program made more than {self.limits.tool_calls:,} tool calls")
-        prepared = self._dispatcher.prepare(frame.tool, args, kwargs)
+        # Sorting what is large again, only to hash it, would stall the event loop: its bytes as they came say the same.
+        seen = self._seen.hexdigest() if size > _LARGE_ARGUMENTS else None
+        self._seen = hashlib.sha256()
+        prepared = self._dispatcher.prepare(frame.tool, args, kwargs, seen)
         kept = prepared.arguments if size <= _KEPT_ARGUMENTS else {"...": f"{size:,} bytes of arguments"}
-        record = CallRecord(number, prepared.name, kept, frame.line, self._elapsed())
-        self._calls[number] = _Call(prepared, record, size)
+        record = CallRecord(frame.id, prepared.name, kept, frame.line, self._elapsed())
+        self._calls[frame.id] = _Call(prepared, record, size)
         self._unserved += size
-        self._channel.listen(self._unserved <= _UNSERVED)
-        self._queue.append(number)
+        self._listen()
+        self._queue.append(frame.id)
         self._start_calls()
+
+    def _see(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self._seen.update(b"%d " % len(piece))
+            self._seen.update(piece)
+
+    def _listen(self) -> None:
+        self._channel.listen(self._unserved <= _UNSERVED)
 
     def _on_cancel(self, number: int) -> None:
         call = self._calls.get(number)
@@ -387,7 +424,7 @@ class Run:
             call.prepared = replace(call.prepared, arguments={})
         self._unserved -= call.size
         if not self.ended:
-            self._channel.listen(self._unserved <= _UNSERVED)
+            self._listen()
 
     @staticmethod
     def _settle(record: CallRecord, served: Served, duration: float) -> None:
@@ -460,8 +497,9 @@ class Run:
         """Check a recorded event against what the program did; mark its calls as answered."""
         for outcome in event.outcomes:
             call = self._calls.get(outcome.call)
-            if call is None:
-                return self._diverge(f"the record answers call {outcome.call}, which the program has not made")
+            if call is None or call.delivered:
+                what = "has not made" if call is None else "no longer waits for"
+                return self._diverge(f"the record answers call {outcome.call}, which the program {what}")
             if call.prepared.digest != outcome.digest:
                 return self._diverge(
                     f"call {outcome.call} is {call.prepared.name} with other arguments than the record's",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import keyword
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -352,7 +353,7 @@ async def _encoded(inputs: Mapping[str, Any] | None) -> bytes:
 def _encode_inputs(inputs: Mapping[str, Any] | None) -> bytes:
     given = dict(inputs or {})
     for name in given:
-        if not isinstance(name, str) or not name.isidentifier() or name.startswith("__"):
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name.startswith("__"):
             raise ConfigurationError(f"inputs must have variable names, not {name!r}")
     try:
         return Encoder().encode(given)

@@ -46,7 +46,10 @@ _short.maxlevel = 3
 
 def brief(value: Any) -> str:
     """A bounded repr, cheap for values of any size."""
-    return _short.repr(value)
+    try:
+        return _short.repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return f"({type(value).__name__} too large to show)"
 
 
 def dereference(schema: Any, root: Schema) -> Any:

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import builtins
 import itertools
+import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from toolchord_guest import guards
 from toolchord_guest.calls import ToolError, awaitable, blocker, settled, starter
 from toolchord_guest.language import FORMAT, REFUSED_BUILTINS, TYPE
 from toolchord_guest.modules import INTERNAL, clock_method
-from toolchord_guest.program import AWAIT, CLOCK, FUTURE, NOW, OBJECT, SETTLED
+from toolchord_guest.program import AWAIT, CLOCK, FUTURE, NOW, SETTLED
 
-_numbers: dict[int, int] = {}
+_numbers: dict[int, tuple[int, object]] = {}
+"""By id: an object's number, and what keeps the entry true (the object, or a reference that drops the entry with it)."""
+
 _count = itertools.count(1)
 
 
 def number_of(value: object) -> int:
     """A number for an object that does not depend on where in memory it lies."""
     key = id(value)
-    number = _numbers.get(key)
-    if number is None:
-        number = _numbers[key] = next(_count)
+    if key in _numbers:
+        return _numbers[key][0]
+    try:
+        keeper: object = weakref.ref(value, lambda _: _numbers.pop(key, None))
+    except TypeError:
+        keeper = value
+    number = next(_count)
+    _numbers[key] = number, keeper
     return number
 
 
 class Object:
-    """What a program's plain classes derive from: hash and repr are the same in every replay."""
+    """What a program's classes derive from: hash and repr are the same in every replay."""
 
     __slots__ = ()
 
@@ -39,15 +47,22 @@ class Object:
         return f"<{cls.__module__}.{cls.__qualname__} object at {number_of(self):#014x}>"
 
 
+def build_class(function: Any, name: str, /, *bases: Any, **options: Any) -> Any:
+    """`__build_class__`, with Object below classes whose hash would be an address."""
+    if all(isinstance(base, type) and base.__hash__ is object.__hash__ for base in bases) and Protocol not in bases:
+        bases = (*(base for base in bases if base is not object), Object)
+    return builtins.__build_class__(function, name, *bases, **options)
+
+
 HELPERS: dict[str, Any] = {
     AWAIT: awaitable,
     CLOCK: clock_method,
     FUTURE: starter,
     NOW: blocker,
-    OBJECT: Object,
+    "__build_class__": build_class,
     SETTLED: settled,
 }
-"""What the compiler's rewriting calls, in both languages. No source can spell these names."""
+"""What the compiler's rewriting calls, in both languages. No source can spell these names, or read this one."""
 
 GUARDS: dict[str, Any] = {FORMAT: guards.formatted, TYPE: guards.make_type, "<attribute>": guards.attribute}
 
@@ -65,7 +80,7 @@ _SAFE = {
 def restricted(facades: Mapping[str, Any]) -> dict[str, Any]:
     """The builtins of wall one."""
     names = {n: getattr(builtins, n) for n in dir(builtins) if not n.startswith("_") and n not in REFUSED_BUILTINS}
-    names |= {"__build_class__": builtins.__build_class__, "__debug__": True, "__name__": "builtins"}
+    names |= {"__debug__": True, "__name__": "builtins"}
     names |= {"__import__": importer(facades), "ToolError": ToolError}
     return names | _SAFE | HELPERS | GUARDS
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import linecache
-import operator
 import string
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from toolchord_guest.calls import FILENAME, settled
-from toolchord_guest.language import CHECKED, attribute_problem
+from toolchord_guest.language import CHECKED, CLOCK_METHODS, attribute_problem
 
 _parse = string.Formatter().parse
 
@@ -23,7 +24,8 @@ class State:
     """What the helpers know of the running program."""
 
     defined: set[str] = set()
-    restricted = True
+    clock_method: Callable[[Any, str], Any] = getattr
+    """Reads `now`, `today` and `utcnow`; set by `modules`."""
 
 
 def _plain(name: object) -> str:
@@ -78,6 +80,8 @@ def safe_getattr(value: Any, name: Any, *default: Any) -> Any:
     if name in CHECKED:
         return attribute(value, name)
     check_attribute(name)
+    if name in CLOCK_METHODS and hasattr(settled(value), name):
+        return State.clock_method(settled(value), name)
     return getattr(settled(value), name, *default)
 
 
@@ -172,15 +176,15 @@ class attrgetter:  # noqa: N801 (the name of what it stands for)
     """operator.attrgetter, for the attributes that a program may read."""
 
     def __init__(self, attr: str, /, *attrs: str) -> None:
-        for path in (attr, *attrs):
-            for name in _plain(path).split("."):
-                check_attribute(name)
-                if name in CHECKED:
-                    raise ProgramRefused(f"the attribute {name!r} is not available here")
-        self._get = operator.attrgetter(_plain(attr), *map(_plain, attrs))
+        self._paths = [_plain(path).split(".") for path in (attr, *attrs)]
+        for name in itertools.chain(*self._paths):
+            check_attribute(name)
+            if name in CHECKED:
+                raise ProgramRefused(f"the attribute {name!r} is not available here")
 
     def __call__(self, value: Any, /) -> Any:
-        return self._get(settled(value))
+        found = tuple(functools.reduce(safe_getattr, path, value) for path in self._paths)
+        return found if len(found) > 1 else found[0]
 
 
 def methodcaller(name: str, /, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:

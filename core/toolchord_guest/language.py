@@ -79,6 +79,9 @@ _DEFINABLE = frozenset({"__getattribute__", "__instancecheck__", "__subclasschec
 CHECKED = frozenset({"__class__", "__dict__", "__getattr__", "__setattr__", "__delattr__"})
 """Readable through a helper that looks at the object."""
 
+CLOCK_METHODS = frozenset({"now", "today", "utcnow"})
+"""Attributes that may read the clock: of dates and times they read the run's own."""
+
 _PLAIN_NODES = (
     "Constant List Tuple Set Dict FormattedValue JoinedStr TemplateStr Interpolation Load Store Del Starred Expression "
     "Expr UnaryOp UAdd USub Not Invert BinOp Add Sub Mult Div FloorDiv Mod Pow LShift RShift BitOr BitXor BitAnd MatMult "

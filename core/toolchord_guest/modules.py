@@ -204,6 +204,8 @@ def clock_method(owner: Any, name: str) -> Any:
     return getattr(owner, name)
 
 
+guards.State.clock_method = staticmethod(clock_method)
+
 _zones: list[zoneinfo.ZoneInfo] = []
 
 

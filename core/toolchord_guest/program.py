@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
 
-from toolchord_guest.language import BUILTIN_NAMES, Policy
+from toolchord_guest.language import BUILTIN_NAMES, CLOCK_METHODS, Policy
 
 VALUE, FUTURE, NOW, SETTLED, AWAIT = "<value>", "<future>", "<now>", "<settled>", "<await>"
-CLOCK, MAIN, OBJECT = "<clock>", "<main>", "<object>"
+CLOCK, MAIN = "<clock>", "<main>"
 
 _CONSUMERS = frozenset(
     "gather create_task ensure_future wait_for shield as_completed wait run run_until_complete timeout".split()
 )
-_CLOCK_METHODS = frozenset({"now", "today", "utcnow"})
 _TRANSPARENT = (ast.Starred, ast.List, ast.Tuple, ast.Set, ast.IfExp, ast.NamedExpr)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 _PASSING = frozenset("list tuple set dict zip enumerate reversed sorted chain from_iterable values items".split())
@@ -77,6 +76,7 @@ def compile_program(
 
 
 def _parse(source: str, filename: str) -> ast.Module:
+    source = source.removeprefix("\ufeff")  # as CPython does with a file
     try:
         return ast.parse(source, filename)
     except IndentationError:
@@ -473,15 +473,13 @@ class _Calls(ast.NodeTransformer):
         return self._scope(node, is_async=True)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        if not node.bases or (len(node.bases) == 1 and _name(node.bases[0]) == "object"):
-            node.bases = [ast.copy_location(ast.Name(OBJECT, ast.Load()), node)]
         return self._scope(node, is_async=False)
 
     # the rest
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         node.value = self.visit(node.value)
-        if node.attr in _CLOCK_METHODS and isinstance(node.ctx, ast.Load):
+        if node.attr in CLOCK_METHODS and isinstance(node.ctx, ast.Load):
             return _call(CLOCK, node.value, ast.Constant(node.attr), at=node)
         return node
 

@@ -202,7 +202,7 @@ class Encoder:
                     self._emit(Part(ref, "dict", _map_header(count) + b"".join(encoded)))
                     encoded, size, count = [], 0, 0
         except Unsupported as error:
-            error.steps.insert(0, f".{key}" if key.isidentifier() else f"[{key[:100]!r}]")
+            error.steps.insert(0, f".{key}" if key.isidentifier() and len(key) <= 100 else f"[{key[:100]!r}]")
             raise
         rest = _map_header(count) + b"".join(encoded)
         if not ref:

@@ -26,7 +26,7 @@ class Frame(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=
     """The root of all frames."""
 
 
-class Part(Frame, tag=0):
+class Part(Frame, tag=0, frozen=True):
     """A piece of a large value: the container or text numbered `ref` grows by `data`."""
 
     ref: int
@@ -34,7 +34,7 @@ class Part(Frame, tag=0):
     data: bytes
 
 
-class Call(Frame, tag=1):
+class Call(Frame, tag=1, frozen=True):
     """Guest: run a tool. `body` is the encoded pair [positional, keywords]."""
 
     id: int
@@ -43,26 +43,26 @@ class Call(Frame, tag=1):
     body: bytes
 
 
-class Cancel(Frame, tag=2):
+class Cancel(Frame, tag=2, frozen=True):
     """Guest: nobody waits for this call any more."""
 
     id: int
 
 
-class Out(Frame, tag=3):
+class Out(Frame, tag=3, frozen=True):
     """Guest: text that the program printed."""
 
     stream: Literal["stdout", "stderr"]
     text: str
 
 
-class Wait(Frame, tag=4):
+class Wait(Frame, tag=4, frozen=True):
     """Guest: nothing is runnable; send the next event, or wake me at `until` (seconds since the start)."""
 
     until: float | None
 
 
-class Failure(Frame):
+class Failure(Frame, frozen=True):
     """What ended a program, in plain words.
 
     kind: program, syntax, refused, value, memory, deadlock. `line` counts from 1, 0 is unknown.
@@ -76,7 +76,7 @@ class Failure(Frame):
     path: str = ""
 
 
-class Done(Frame, tag=5):
+class Done(Frame, tag=5, frozen=True):
     """Guest: the program ended with a value (`body`) or a failure."""
 
     body: bytes
@@ -84,11 +84,11 @@ class Done(Frame, tag=5):
     returned: bool
 
 
-class Ready(Frame, tag=6):
+class Ready(Frame, tag=6, frozen=True):
     """Guest: confined, waiting for a program."""
 
 
-class Outcome(Frame):
+class Outcome(Frame, frozen=True):
     """How one call ended: a value, or an error with its type's name, builtin base and arguments."""
 
     id: int
@@ -96,13 +96,13 @@ class Outcome(Frame):
     body: bytes
 
 
-class Start(Frame, tag=7):
+class Start(Frame, tag=7, frozen=True):
     """Host: run this program. `body` is an encoded dict, see `worker.Program`."""
 
     body: bytes
 
 
-class Event(Frame, tag=8):
+class Event(Frame, tag=8, frozen=True):
     """Host: the next event: it is `now` seconds since the start, and these calls have ended."""
 
     now: float
@@ -131,6 +131,11 @@ class Cutter:
     def __init__(self, source: Literal["guest", "host"]) -> None:
         self._decode: Any = (_from_guest if source == "guest" else _from_host).decode
         self._buffer = bytearray()
+
+    @property
+    def rest(self) -> int:
+        """Bytes that wait for the end of their frame, or for a reader."""
+        return len(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[Any]:
         """Yield the frames that `data` completes; WireError if one is too long or of no known shape."""

@@ -1,4 +1,4 @@
-"""Other machines, emulated: system calls that fail, and a user without privileges. And what /proc tells of processes."""
+"""Other machines, emulated: system calls that fail, a user without privileges. And what /proc tells of processes."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def _install(program: bytes) -> None:
         raise OSError(ctypes.get_errno(), "the test's own filter")
 
 
-def run_host(script: str, *, python: str = sys.executable, user: int | None = None, path: str = "", **options: Any) -> Any:
+def run_host(
+    script: str, *, python: str = sys.executable, user: int | None = None, path: str = "", **options: Any
+) -> Any:
     """Run a host of its own: the JSON that its script prints last. `script` may await; `show(value)` prints."""
     text = _PREAMBLE + "".join(f"    {line}\n" for line in script.strip().splitlines()) + _EPILOGUE
     environment = {**os.environ, "PYTHONPATH": path or os.pathsep.join((str(ROOT), str(ROOT / "core")))}
@@ -130,7 +132,7 @@ asyncio.run(main())
 _PACKAGES = (
     "toolchord toolchord_guest RestrictedPython msgspec msgpack greenlet pydantic pydantic_core annotated_types "
     "typing_extensions typing_inspection tzdata"
-).split()  # noqa: SIM905 (a list of words)
+).split()
 
 
 @contextmanager

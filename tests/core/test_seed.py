@@ -215,7 +215,7 @@ def tools_called(result: ExecutionResult) -> list[str]:
 
 async def test_the_overview_program_runs_as_written(sandbox: CodeSandbox) -> None:
     result = await sandbox.execute(OVERVIEW)
-    best = sorted((row["revenue"] for row in SALES), reverse=True)
+    best = sorted((float(str(row["revenue"])) for row in SALES), reverse=True)
     assert result.error is None
     assert result.value == {"count": 10, "best": best[0], "worst": best[9]}
     assert tools_called(result) == ["GetSalesDataTool", "analyze_trends"]

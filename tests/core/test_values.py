@@ -27,6 +27,17 @@ from toolchord_guest import values, wire
 from toolchord_guest.values import Decoder, Encoder, TooLarge, Unsupported, digest
 from toolchord_guest.wire import Cutter, Part, WireError
 
+
+def named(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """The same values, from a strategy whose repr is short."""
+
+    @st.composite
+    def drawn(draw: st.DrawFn) -> Any:
+        return draw(strategy)
+
+    return drawn()
+
+
 ZONES = st.sampled_from([None, dt.UTC, ZoneInfo("Europe/Berlin"), dt.timezone(dt.timedelta(hours=-5, minutes=-30))])
 TEXT = st.text(st.characters(), max_size=40)  # lone surrogates too
 SCALARS = st.one_of(
@@ -45,19 +56,26 @@ SCALARS = st.one_of(
     st.uuids(),
 )
 KEYS = st.one_of(TEXT, st.integers(), st.binary(max_size=10), st.dates(), st.none(), st.booleans(), st.uuids())
+SCALARS = named(SCALARS)
+KEYS = named(KEYS)
 HASHABLE = st.recursive(
-    st.one_of(KEYS, st.timedeltas()), lambda inner: st.one_of(st.tuples(inner, inner), st.frozensets(inner, max_size=4))
+    st.one_of(KEYS, st.timedeltas()),
+    lambda inner: named(st.one_of(st.tuples(inner, inner), st.frozensets(inner, max_size=4))),
 )
+HASHABLE = named(HASHABLE)
 PLAIN = st.recursive(
     st.one_of(SCALARS, st.sets(HASHABLE, max_size=5), st.frozensets(HASHABLE, max_size=5)),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=6),
-        st.lists(inner, max_size=3).map(tuple),
-        st.dictionaries(TEXT, inner, max_size=6),
-        st.dictionaries(KEYS, inner, max_size=4),
+    lambda inner: named(
+        st.one_of(
+            st.lists(inner, max_size=6),
+            st.lists(inner, max_size=3).map(tuple),
+            st.dictionaries(TEXT, inner, max_size=6),
+            st.dictionaries(KEYS, inner, max_size=4),
+        )
     ),
     max_leaves=25,
 )
+PLAIN = named(PLAIN)
 
 
 def same(a: Any, b: Any) -> bool:
@@ -65,15 +83,15 @@ def same(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, float):
-        return struct.pack(">d", a) == struct.pack(">d", b) or (math.isnan(a) and math.isnan(b))
+        return bool(struct.pack(">d", a) == struct.pack(">d", b) or (math.isnan(a) and math.isnan(b)))
     if isinstance(a, Decimal):
-        return a.compare_total(b) == 0
+        return bool(a.compare_total(b) == 0)
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict):
         return same(list(a), list(b)) and same(list(a.values()), list(b.values()))
     if isinstance(a, dt.datetime | dt.time):
-        return a.isoformat() == b.isoformat() and a.fold == b.fold and a.utcoffset() == b.utcoffset()
+        return bool(a.isoformat() == b.isoformat() and a.fold == b.fold and a.utcoffset() == b.utcoffset())
     return bool(a == b)
 
 
@@ -228,7 +246,7 @@ class Same(enum.Enum):
         ({"rows": [{"owner": object()}]}, "$.rows[0].owner", "plain data"),
         ([1, (2, {"a b": print})], "$[1][1]['a b']", "call it"),
         ({"x": iter([])}, "$.x", "plain data"),
-        ({"x": (n for n in ())}, "$.x", "list(...)"),
+        ({"x": (str(n) for n in range(1))}, "$.x", "list(...)"),
         ([range(3)], "$[0]", "list(...)"),
         ({(1, 2): 3}, "$", "keys must be scalars"),
         ({"s": {Frozen(1)}}, "$.s{...}", "use a list"),
@@ -237,7 +255,7 @@ class Same(enum.Enum):
         ({Same.A: 1, "a": 2}, "$", "two dict keys"),
         ({"x": 1j}, "$.x", "complex"),
         ({"d": Decimal("1" * 200_000)}, "$.d", "Decimal of 200,000 digits"),
-        ({"k" * 40_000: 1}, "$", "dict key of 40,000 characters"),
+        ({"k" * 200_000: 1}, "$", "dict key of 200,000 characters"),
         ([dt.time(1, tzinfo=type("Z", (dt.tzinfo,), {"utcoffset": lambda s, d: None})())], "$[0]", "datetime"),
     ],
 )
@@ -322,9 +340,9 @@ def test_a_message_at_its_limit_is_read_and_one_byte_more_is_too_large(size: int
 
 def test_parts_count_towards_the_limit_even_if_they_are_empty() -> None:
     decoder = Decoder(limit=10_000)
+    parts = [Part(ref, "str", b"") for ref in range(10_000)]
     with pytest.raises(TooLarge):
-        for ref in range(10_000):
-            decoder.add(Part(ref, "str", b""))
+        list(map(decoder.add, parts))
 
 
 def test_a_message_that_failed_leaves_nothing_to_the_next_one() -> None:
@@ -366,11 +384,11 @@ def test_any_bytes_in_any_extension_give_a_value_or_a_value_error(payload: bytes
 @pytest.mark.parametrize("levels", [101, 200, 450, 1000])
 @pytest.mark.parametrize("code", [values.TUPLE, values.FROZENSET, values.SET, values.PAIRS, values.LONG])
 def test_extensions_within_extensions_are_read_to_a_bounded_depth(levels: int, code: int) -> None:
-    with pytest.raises(ValueError, match="nested|malformed|not a list|argument"):
+    with pytest.raises(ValueError, match=r"nested|malformed|not a list|argument"):
         Decoder().decode(nested(levels + 100, code))
 
 
-@pytest.mark.parametrize("levels", [1024, 5000, 500_000])
+@pytest.mark.parametrize("levels", [1100, 5000, 500_000])
 def test_arrays_within_arrays_beyond_the_format_are_refused(levels: int) -> None:
     with pytest.raises(ValueError, match="malformed"):
         Decoder().decode(b"\x91" * levels + b"\xc0")
@@ -383,7 +401,6 @@ def hostile_keys() -> dict[str, bytes]:
     pack, ext = Encoder().encode, msgpack.ExtType
     listed = pack(COLLIDING)
     mixed = pack([*range(30_000), *COLLIDING])
-    many = pack([ext for ext in ()])
     small = [msgpack.ExtType(values.SET, pack(COLLIDING[:900])) for _ in range(200)]
     flat = pack([x for key in COLLIDING for x in (key, 0)])
     return {
@@ -391,7 +408,7 @@ def hostile_keys() -> dict[str, bytes]:
         "frozenset": msgpack.packb(ext(values.FROZENSET, listed)),
         "dict": msgpack.packb(ext(values.PAIRS, flat)),
         "a third of them honest": msgpack.packb(ext(values.SET, mixed)),
-        "many small sets": msgpack.packb(small) if many else b"",
+        "many small sets": msgpack.packb(small),
     }
 
 
@@ -404,7 +421,7 @@ def test_keys_that_were_made_to_collide_are_refused(form: str) -> None:
 def test_honest_keys_with_few_hashes_are_read() -> None:
     powers = {2**n for n in range(3000)}  # 61 hashes in all
     assert through(powers) == powers
-    assert through({n: 1 for n in powers}) == {n: 1 for n in powers}
+    assert through(dict.fromkeys(powers, 1)) == dict.fromkeys(powers, 1)
 
 
 def test_nested_sets_are_written_in_time_that_grows_with_their_size() -> None:
@@ -454,10 +471,14 @@ def test_nested_sets_are_written_in_time_that_grows_with_their_size() -> None:
 )
 def test_a_malformed_message_is_a_value_error_that_says_something(parts: list[Part], body: bytes) -> None:
     decoder = Decoder(limit=1 << 20)
-    with pytest.raises(ValueError, match=r"\w"):
+
+    def read() -> Any:
         for part in parts:
             decoder.add(part)
-        decoder.decode(body)
+        return decoder.decode(body)
+
+    with pytest.raises(ValueError, match=r"\w"):
+        read()
 
 
 # Frames
@@ -532,7 +553,7 @@ async def session() -> AsyncIterator[Session]:
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_plain_value_goes_through_a_guest_and_its_tools_unchanged(session: Session) -> None:
     examples: list[Any] = []
-    collect = settings(max_examples=40, database=None)(given(PLAIN)(examples.append))
+    collect = settings(max_examples=40, database=None)(given(PLAIN)(lambda value: examples.append(value)))
     collect()
     result = await session.execute("[await echo(value) for value in given]", inputs={"given": examples})
     assert result.error is None

@@ -20,7 +20,10 @@ from toolchord import CodeSandbox, IsolationReport, Limits
 from toolchord.errors import ConfigurationError
 from toolchord_guest import confine
 
-CENSUS = {machine: json.loads((Path(__file__).parent / "census" / f"{machine}.json").read_text()) for machine in confine.MACHINES}
+CENSUS = {
+    machine: json.loads((Path(__file__).parent / "census" / f"{machine}.json").read_text())
+    for machine in confine.MACHINES
+}
 HERE = CENSUS[confine.MACHINE]
 MANDATORY = ("process", "seccomp", "rlimits")
 X32 = [0x40000000 | number for number in (0, 1, 2, 59, 512, 520, 547)] if confine.MACHINE == "x86_64" else []
@@ -81,7 +84,13 @@ async def test_the_kernel_answers_only_the_system_calls_of_the_checked_in_census
 
 def judge(program: bytes, machine: str, number: int, arguments: tuple[int, ...]) -> str:
     """What a filter says of a call: the kernel's interpreter of classic BPF, as far as our filter uses it."""
-    data = struct.pack("=iIQ6Q", number if number < 1 << 31 else number - (1 << 32), AUDIT[machine], 0, *(a % (1 << 64) for a in arguments))
+    data = struct.pack(
+        "=iIQ6Q",
+        number if number < 1 << 31 else number - (1 << 32),
+        AUDIT[machine],
+        0,
+        *(a % (1 << 64) for a in arguments),
+    )
     position = accumulator = 0
     while True:
         code, yes, no, k = struct.unpack_from("=HBBI", program, 8 * position)
@@ -153,7 +162,16 @@ async def test_the_report_lists_every_layer() -> None:
     assert isinstance(report, IsolationReport)
     assert report.complete
     assert not report.missing
-    assert {"process", "seccomp", "rlimits", "namespaces", "root", "landlock", "capabilities", "executable memory"} == report.layers.keys()
+    assert {
+        "process",
+        "seccomp",
+        "rlimits",
+        "namespaces",
+        "root",
+        "landlock",
+        "capabilities",
+        "executable memory",
+    } == report.layers.keys()
     assert [report.layers[name] for name in MANDATORY] == ["on"] * 3
 
 
@@ -312,12 +330,17 @@ async def test_the_kernel_confirms_every_layer_from_outside() -> None:
         guests = [pid for pid in descendants() if "\nSeccomp:\t2" in Path(f"/proc/{pid}/status").read_text()]
         for pid in guests:
             fields = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-            limits = {line[:25].strip(): line[25:].split()[1] for line in Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]}
+            limits = {
+                line[:25].strip(): line[25:].split()[1]
+                for line in Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
+            }
             seen[str(pid)] = {
                 "fields": fields,
                 "limits": limits,
                 "descriptors": sorted(os.listdir(f"/proc/{pid}/fd")),
-                "namespaces": {n: os.readlink(f"/proc/{pid}/ns/{n}") for n in ("user", "pid", "net", "ipc", "uts", "mnt")},
+                "namespaces": {
+                    n: os.readlink(f"/proc/{pid}/ns/{n}") for n in ("user", "pid", "net", "ipc", "uts", "mnt")
+                },
                 "environment": Path(f"/proc/{pid}/environ").read_bytes(),
                 "root": os.listdir(f"/proc/{pid}/root"),
             }
@@ -333,7 +356,9 @@ async def test_the_kernel_confirms_every_layer_from_outside() -> None:
         assert {fields[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
         assert limits["Max cpu time"] == "9"
         assert limits["Max open files"] == "4"
-        assert [limits[f"Max {what}"] for what in ("file size", "processes", "core file size", "locked memory")] == ["0"] * 4
+        assert [limits[f"Max {what}"] for what in ("file size", "processes", "core file size", "locked memory")] == [
+            "0"
+        ] * 4
         assert int(limits["Max address space"]) < (64 << 20) + (1 << 30)
         assert guest["descriptors"] == ["3"]
         assert guest["environment"].replace(b"PYTHONHASHSEED=0", b"").strip(b"\0") == b""
