@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -77,6 +79,30 @@ async def round_trip(sandbox: CodeSandbox, tool: str) -> float:
     return (await median(lambda: seconds(lambda: run(sandbox, loop)), 5) - base) / 2000 * 1e6
 
 
+async def bare_round_trip() -> float:
+    """Microseconds of one byte to another process and back: what the machine itself takes of a tool call."""
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        while theirs.recv(100):
+            theirs.send(b"x")
+        os._exit(0)
+    theirs.close()
+
+    async def many() -> float:
+        begin = time.perf_counter()
+        for _ in range(2000):
+            ours.send(b"x")
+            ours.recv(100)
+        return (time.perf_counter() - begin) / 2000 * 1e6
+
+    figure = await median(many, 5)
+    ours.close()
+    await asyncio.to_thread(os.waitpid, child, 0)
+    return figure
+
+
 async def gather(sandbox: CodeSandbox) -> float:
     """Microseconds of one call of a thousand that are gathered."""
     code = "import asyncio\nlen(await asyncio.gather(*[echo_async(x=i) for i in range(1000)]))"
@@ -140,6 +166,7 @@ async def main() -> None:
         lines = [
             ("compute in a guest / plain CPython", await compute(sandbox), "x", "<= 1.1"),
             ("warm execute", await warm_execute(sandbox), "ms", "<= 5"),
+            ("(one byte to a process and back)", await bare_round_trip(), "µs", ""),
             ("tool call round trip, async tool", await round_trip(sandbox, "echo_async"), "µs", "<= 120"),
             ("tool call round trip, sync tool (a thread)", await round_trip(sandbox, "echo"), "µs", ""),
             ("gather of 1,000 calls, per call", await gather(sandbox), "µs", "<= 120"),

@@ -101,7 +101,8 @@ class Catalogue:
         exposed = self._index.get(name)
         if exposed is None or (tool := exposed.tool.load()) is exposed.tool:
             return exposed
-        return Exposed(exposed.identifier, tool)
+        # Only now is it known what the tool says of its callers.
+        return Exposed(exposed.identifier, tool) if open_to(tool.metadata, self.caller) else None
 
     def path(self, exposed: Exposed) -> str:
         """How a program writes the tool: ``get_orders``, or ``sales.get_orders`` where the bare name is not its own."""
@@ -121,6 +122,8 @@ class Catalogue:
     def explain(self, name: str) -> str:
         """Why a name can't be called, and what to do; the message of `ToolNotAvailable`."""
         bare = name.rpartition(".")[2]
+        if (listed := self._index.get(name)) and not open_to((tool := listed.tool.load()).metadata, self.caller):
+            return self._explain_closed(name, tool)
         for tool in self.closed:
             spellings = {tool.name, *tool.aliases, identifier_for(tool)}
             if name in spellings or (bare in spellings and name.startswith(f"{tool.namespace}.")):

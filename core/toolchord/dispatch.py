@@ -12,7 +12,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,10 @@ from toolchord.errors import InvalidArguments, ToolCallError, ToolNotAvailable
 from toolchord.journal import RecordedPart
 from toolchord.redact import redact
 from toolchord.tools import Tool
-from toolchord_guest.values import Encoder, Unsupported, digest
+from toolchord_guest.values import Encoder, Unsupported
+
+_EXPLAINED = 50
+"""Unknown names for which a run is told what is near."""
 
 _SMALL = 2000
 """Nodes up to which a value is encoded on the spot; larger ones in a thread, so that the event loop goes on."""
@@ -39,7 +42,8 @@ class Prepared:
     Attributes:
         name: what the program called; `tool.full_name` where the tool is known.
         arguments: by parameter name, not yet validated.
-        digest: of name and arguments, equal for equal calls.
+        digest: of name and arguments as the program sent them, so that a record can be checked without the tools.
+        large: nobody but the tool keeps the arguments.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Prepared:
     arguments: dict[str, Any]
     digest: str
     problem: ToolCallError | None = None
+    large: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,22 +74,23 @@ class Dispatcher:
     Args:
         catalogue: the tools that the run may call, and nothing else.
         helpers: tools of the sandbox's own, such as search_tools, by name.
-        executor: runs blocking tools.
+        threads: how many blocking tools may run at a time.
     """
 
-    def __init__(self, catalogue: Catalogue, helpers: Mapping[str, Tool], executor: Executor) -> None:
+    def __init__(self, catalogue: Catalogue, helpers: Mapping[str, Tool], threads: int) -> None:
         self._catalogue = catalogue
         self._helpers = helpers
-        self._executor = executor
+        # A run has threads of its own: a tool that outlives its run takes none from the next one.
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="toolchord")
         self._refs: Iterator[int] = itertools.count(1)
+        self._explained: dict[str, str] = {}
 
-    def prepare(self, name: str, args: list[Any], kwargs: dict[str, Any]) -> Prepared:
-        """Find the tool and arrange its arguments; ValueError for what no honest guest sends."""
-        # The digest is of the call as it was made, so that a record can be checked without the tools.
-        try:
-            made = digest(name, args, kwargs)
-        except Unsupported as error:
-            raise ValueError(error.reason) from None
+    def close(self) -> None:
+        """No call is served any more; blocking tools that still run are left to their end."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def prepare(self, name: str, args: list[Any], kwargs: dict[str, Any], made: str, *, large: bool) -> Prepared:
+        """Find the tool and arrange its arguments. `made` is the digest of the call as it was made."""
         if len(name) > _LONGEST_NAME:  # looking for what is near costs time
             shown = f"{name[:40]}…"
             problem = ToolNotAvailable(
@@ -94,20 +100,22 @@ class Dispatcher:
         exposed = self._catalogue.resolve(name)
         tool = exposed.tool if exposed is not None else self._helpers.get(name)
         if tool is None:
-            problem = ToolNotAvailable(self._catalogue.explain(name), tool=name)
-            return Prepared(name, None, _named(args, kwargs), made, problem)
+            return Prepared(name, None, _named(args, kwargs), made)
         try:
             arguments = tool.bind(args, kwargs)
         except InvalidArguments as error:
             return Prepared(tool.full_name, tool, _named(args, kwargs), made, error)
-        return Prepared(tool.full_name, tool, arguments, made)
+        return Prepared(tool.full_name, tool, arguments, made, large=large)
 
     async def serve(self, call: Prepared) -> Served:
         """Run a prepared call to its end; only a cancellation gets out."""
         try:
-            if call.problem is not None or call.tool is None:
-                raise call.problem or ToolNotAvailable(call.name, tool=call.name)
-            arguments = _copied(call.arguments)  # the record keeps what the program sent, whatever the tool does to it
+            if call.problem is not None:
+                raise call.problem
+            if call.tool is None:
+                raise ToolNotAvailable(await self._explain(call.name), tool=call.name)
+            # The record keeps what the program sent, whatever the tool does to it; of a large call it keeps nothing.
+            arguments = call.arguments if call.large else {name: _copied(v) for name, v in call.arguments.items()}
             value = await self._run(call.tool, call.tool.validate(arguments))
             return await self._encode(value)
         except asyncio.CancelledError as error:
@@ -120,7 +128,18 @@ class Dispatcher:
         except BaseException as error:
             return self._failed(call.name, error)
 
+    async def _explain(self, name: str) -> str:
+        """Why there is no such tool; looking for what is near takes time, so in a thread and for few names."""
+        if name not in self._explained:
+            if len(self._explained) >= _EXPLAINED:
+                return f"no tool named {name!r}; see search_tools()"
+            loop = asyncio.get_running_loop()
+            self._explained[name] = await loop.run_in_executor(self._executor, self._catalogue.explain, name)
+        return self._explained[name]
+
     async def _run(self, tool: Tool, arguments: dict[str, Any]) -> Any:
+        if tool.is_async and tool.metadata.timeout is None:
+            return await tool.call(arguments)
         async with asyncio.timeout(tool.metadata.timeout):
             if tool.is_async:
                 return await tool.call(arguments)
@@ -188,7 +207,7 @@ def _named(args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _text(error: BaseException) -> str:
     if isinstance(error, ToolCallError):
-        return error.message
+        return error.message[:20_000]
     try:
         return str(str.__str__(str(error)))[:_LONGEST_MESSAGE]
     except BaseException as worse:  # the tool's own code: what it raises here must not end the host
@@ -224,6 +243,8 @@ def _plain_arguments(error: BaseException, message: str) -> list[Any]:
 
 def is_small(value: Any) -> bool:
     """Whether a value has few nodes and no long text."""
+    if value is None or type(value) in (bool, int, float):
+        return True
     stack, seen = [value], 0
     while stack:
         item = stack.pop()
@@ -238,10 +259,11 @@ def is_small(value: Any) -> bool:
             seen += len(item)
             if seen <= _SMALL:
                 stack.extend(item.values())
-        elif hasattr(item, "__dict__"):
-            seen += len(vars(item))
-            if seen <= _SMALL:
-                stack.extend(vars(item).values())
+        else:
+            slots = getattr(type(item), "__slots__", ())
+            fields = [*getattr(item, "__dict__", {}).values(), *(getattr(item, name, None) for name in slots)]
+            seen += len(fields)
+            stack.extend(fields)
         if seen > _SMALL:
             return False
     return True

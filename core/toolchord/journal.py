@@ -91,7 +91,9 @@ class Journal:
         seed, epoch: of the run that is continued; made anew if None.
     """
 
-    def __init__(self, events: list[Event] | None = None, *, seed: int | None = None, epoch: float | None = None) -> None:
+    def __init__(
+        self, events: list[Event] | None = None, *, seed: int | None = None, epoch: float | None = None
+    ) -> None:
         self.events: list[Event] = list(events or [])
         self.seed = random.SystemRandom().getrandbits(48) if seed is None else seed
         self.epoch = time.time() if epoch is None else epoch

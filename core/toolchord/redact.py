@@ -17,7 +17,7 @@ _PATTERNS = (
     re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL),
     re.compile(r"(?<=://)[^\s/@:]{0,200}:[^\s/@]{1,500}(?=@)"),
     re.compile(r"\b(?i:bearer|basic)\s+(?=[\w.~+/=-]{0,80}(?:\d|=|[a-z][A-Z]))[\w.~+/=-]{8,}"),
-    re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"),
+    re.compile(r"(?<![\w-])eyJ[\w-]{8,2000}\.[\w-]{8,4000}(?:\.[\w-]*)?"),
     re.compile(r"\b(?:sk|pk|rk|hf|glpat|xox[abeprs])[-_](?=[\w-]{0,80}\d)[\w-]{12,400}"),
     re.compile(r"\b(?:gh[opsur]_|github_pat_|AKIA|ASIA|AIza)[\w-]{12,}"),
 )

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import hashlib
 import signal
 from collections import deque
 from dataclasses import replace
 from typing import Any
 
+from toolchord.channel import Channel
 from toolchord.dispatch import Dispatcher, Prepared, Served
 from toolchord.journal import Event, Journal, Outcome
 from toolchord.limits import Limits
-from toolchord.pool import Guest
 from toolchord.results import CallRecord, ExecutionResult, RunError, Usage
 from toolchord_guest import wire
-from toolchord_guest.values import Decoder, TooLarge
+from toolchord_guest.values import Decoder
 
 _BATCH = 512 << 10
 """Bytes of outcomes in one event."""
@@ -32,103 +33,9 @@ _UNSERVED = 64 << 20
 """Bytes of arguments of calls that have not ended, past which the guest is not read until some have."""
 
 _LARGE_ARGUMENTS = 256 << 10
-"""Bytes of arguments past which a call's digest is that of its bytes as they came."""
+"""Bytes of arguments past which they are not copied for the tool."""
 
 _KEPT_ARGUMENTS = 64 << 10
-
-
-class Channel(asyncio.Protocol):
-    """A guest's socket on one event loop: frames in by callback, bytes out with back-pressure."""
-
-    def __init__(self, guest: Guest) -> None:
-        self.guest = guest
-        self.run: Run | None = None
-        self.lost = False
-        self.spoke = False
-        self._cutter = wire.Cutter("guest")
-        self._transport: asyncio.Transport | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
-
-    @classmethod
-    async def open(cls, guest: Guest) -> Channel:
-        """Attach a guest to the running loop."""
-        channel = cls(guest)
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: channel, guest.data)
-        return channel
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        transport.set_write_buffer_limits(high=1 << 20)
-
-    def data_received(self, data: bytes) -> None:
-        run = self.run
-        if run is None:
-            return self._out_of_turn(data)
-        run.bytes_out += len(data)
-        try:
-            for frame in self._cutter.feed(data):
-                run.on_frame(frame)
-                if run.ended:
-                    return
-        except TooLarge:
-            limit = run.limits.result
-            run.exceed(
-                "result", f"a value of more than {limit:,} bytes crossed the wall; return less, or print a summary"
-            )
-        except (wire.WireError, ValueError) as error:
-            run.break_off(error)
-        except Exception as error:
-            run.crash(error)
-
-    def _out_of_turn(self, data: bytes) -> None:
-        """Between two programs of a session an honest guest says nothing."""
-        try:
-            self.spoke = self.spoke or any(not isinstance(frame, wire.Ready) for frame in self._cutter.feed(data))
-        except wire.WireError:
-            self.spoke = True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        self._writable.set()
-        if self.run is not None:
-            self.run.on_lost()
-
-    @property
-    def left_over(self) -> bool:
-        """Whether bytes arrived that no program asked for."""
-        return self._cutter.rest > 0
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    async def send(self, frame: wire.Frame) -> None:
-        """Write a frame, waiting while the guest is slow to read."""
-        if not self._writable.is_set():
-            await self._writable.wait()
-        if self._transport is not None and not self.lost:
-            data = wire.pack(frame)
-            if self.run is not None:
-                self.run.bytes_in += len(data)
-            self._transport.write(data)
-
-    def listen(self, on: bool) -> None:
-        """Read on, or leave the guest waiting in its write."""
-        if self._transport is not None:
-            if on:
-                self._transport.resume_reading()
-            else:
-                self._transport.pause_reading()
-
-    def close(self) -> None:
-        """End the guest."""
-        self.run = None
-        if self._transport is not None:
-            self._transport.abort()
-        self.guest.kill()
 
 
 class _Call:
@@ -165,9 +72,10 @@ class Run:
         self._journal = journal
         self._offline = offline
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()  # calls start in a callback of the socket's, which has another one
         self._outcome: asyncio.Future[ExecutionResult | RunError] = self._loop.create_future()
         self._decoder = Decoder(limit=limits.result)
-        self._seen = hashlib.sha256()
+        self._made = hashlib.sha256()
         self._calls: dict[int, _Call] = {}
         self._queue: deque[int] = deque()
         self._running = 0
@@ -176,10 +84,11 @@ class Run:
         self._completed: deque[Outcome] = deque()
         self._wait: wire.Wait | None = None
         self._wait_arrived = self._loop.create_future()
-        self._something = self._loop.create_future()
+        self._woken = self._loop.create_future()
         self._output: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._output_bytes = 0
         self._host_time = 0.0
+        self._readied = False
 
     @property
     def ended(self) -> bool:
@@ -231,7 +140,8 @@ class Run:
 
     def break_off(self, error: Exception) -> None:
         """The guest said what no guest of ours says."""
-        self.end(RunError("GuestDied", f"the guest broke the protocol: {error}", kind="protocol"))
+        what = str(error) if isinstance(error, wire.WireError | ValueError) else f"{type(error).__name__}: {error}"
+        self.end(RunError("GuestDied", f"the guest broke the protocol: {what}", kind="protocol"))
 
     def crash(self, error: BaseException) -> None:
         """A defect of ours or of a journal: raised from `go`."""
@@ -266,7 +176,7 @@ class Run:
         """The guest closed its end or died."""
         if not self.ended:
             task = self._loop.create_task(self._post_mortem())
-            self._something_keeps = task  # a task that nothing refers to may be collected
+            self._post_mortem_task = task  # a task that nothing refers to may be collected
 
     async def _post_mortem(self) -> None:
         code = await self._loop.run_in_executor(None, self._channel.guest.exit_code)
@@ -307,13 +217,17 @@ class Run:
                 self._wait_arrived.set_result(None)
             case wire.Part():
                 self._decoder.add(frame)
-                self._see(b"%d %s " % (frame.ref, frame.kind.encode()), frame.data)
+                self._made.update(b"%d %s %d %s" % (frame.ref, frame.kind.encode(), len(frame.data), frame.data))
             case wire.Out():
                 self._on_output(frame)
             case wire.Cancel():
                 self._on_cancel(frame.id)
             case wire.Done():
                 self._on_done(frame)
+            case wire.Ready():
+                if self._readied:
+                    raise wire.WireError("it says twice that it is ready")
+                self._readied = True
 
     def _on_output(self, frame: wire.Out) -> None:
         room = self.limits.output - self._output_bytes
@@ -330,7 +244,6 @@ class Run:
         if frame.id != number:
             raise wire.WireError(f"call {frame.id} out of turn")
         size = self._decoder.size + len(frame.body)
-        self._see(frame.tool.encode(), frame.body)
         pair = self._decoder.decode(frame.body)
         match pair:
             case [list() as args, dict() as kwargs] if all(isinstance(key, str) for key in kwargs):
@@ -339,10 +252,9 @@ class Run:
                 raise wire.WireError("a call without arguments")
         if number > self.limits.tool_calls:
             return self.exceed("tool_calls", f"the program made more than {self.limits.tool_calls:,} tool calls")
-        # Sorting what is large again, only to hash it, would stall the event loop: its bytes as they came say the same.
-        seen = self._seen.hexdigest() if size > _LARGE_ARGUMENTS else None
-        self._seen = hashlib.sha256()
-        prepared = self._dispatcher.prepare(frame.tool, args, kwargs, seen)
+        self._made.update(b"%d %s %s" % (len(frame.tool), frame.tool.encode(), frame.body))
+        made, self._made = self._made.hexdigest(), hashlib.sha256()
+        prepared = self._dispatcher.prepare(frame.tool, args, kwargs, made, large=size > _LARGE_ARGUMENTS)
         kept = prepared.arguments if size <= _KEPT_ARGUMENTS else {"...": f"{size:,} bytes of arguments"}
         record = CallRecord(frame.id, prepared.name, kept, frame.line, self._elapsed())
         self._calls[frame.id] = _Call(prepared, record, size)
@@ -351,17 +263,14 @@ class Run:
         self._queue.append(frame.id)
         self._start_calls()
 
-    def _see(self, *pieces: bytes) -> None:
-        for piece in pieces:
-            self._seen.update(b"%d " % len(piece))
-            self._seen.update(piece)
-
     def _listen(self) -> None:
         self._channel.listen(self._unserved <= _UNSERVED)
 
     def _on_cancel(self, number: int) -> None:
         call = self._calls.get(number)
-        if call is None or call.delivered:
+        if call is None:
+            raise wire.WireError(f"it cancels call {number}, which it has not made")
+        if call.delivered:
             return
         call.delivered = True
         if number in self._queue:
@@ -403,7 +312,7 @@ class Run:
             call = self._calls[number]
             self._running += 1
             call.record.started = self._elapsed()
-            call.task = self._loop.create_task(self._serve(number, call))
+            call.task = self._loop.create_task(self._serve(number, call), context=self._context.copy())
 
     async def _serve(self, number: int, call: _Call) -> None:
         try:
@@ -412,7 +321,7 @@ class Run:
             if not call.delivered:
                 self._completed.append(Outcome(number, call.prepared.digest, served.ok, served.body, served.parts))
                 self._undelivered += served.size
-                self._notify()
+                self._wake()
         finally:
             self._running -= 1
             self._forget_arguments(call)
@@ -444,9 +353,9 @@ class Run:
             if call.task is not None:
                 call.task.cancel()
 
-    def _notify(self) -> None:
-        if not self._something.done():
-            self._something.set_result(None)
+    def _wake(self) -> None:
+        if not self._woken.done():
+            self._woken.set_result(None)
 
     # events
 
@@ -478,14 +387,16 @@ class Run:
         until = self._wait.until
         timer = None
         if until is not None:
-            timer = self._loop.call_later(max(0.0, until - self._elapsed()), self._notify)
+            timer = self._loop.call_later(min(max(0.0, until - self._elapsed()), self.limits.wall_time), self._wake)
         elif not self._completed and not self._running and not self._queue:
             raise wire.WireError("the guest waits for nothing")
-        if not self._completed:
-            self._something = self._loop.create_future()
-            await self._something
-        if timer is not None:
-            timer.cancel()
+        try:
+            if not self._completed:
+                self._woken = self._loop.create_future()
+                await self._woken
+        finally:
+            if timer is not None:
+                timer.cancel()
         batch: list[Outcome] = []
         size = 0
         while self._completed and (not batch or size + len(self._completed[0].body) < _BATCH):

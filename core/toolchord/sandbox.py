@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import keyword
-import os
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal
 
 from toolchord.catalogue import Catalogue
+from toolchord.channel import Channel
 from toolchord.dispatch import Dispatcher, is_small
 from toolchord.errors import ConfigurationError, SandboxClosed
 from toolchord.journal import Journal, RunRecord
@@ -21,7 +22,7 @@ from toolchord.pool import GuestLimits, Isolation, IsolationReport, Pool
 from toolchord.prompt import describe
 from toolchord.registry import ToolRegistry
 from toolchord.results import ExecutionResult, RunError
-from toolchord.run import Channel, Run
+from toolchord.run import Run
 from toolchord.tools import Tool, tool_from
 from toolchord_guest import wire
 from toolchord_guest.values import Encoder, Unsupported
@@ -72,10 +73,6 @@ class CodeSandbox:
         self._tools = tools
         self._language: Language = language
         self._pool = Pool(isolation, unrestricted=language == "unrestricted", usual=_kernel_limits(self.limits))
-        self._executor: ThreadPoolExecutor | None = None
-        self._executor_owner = 0
-        self._lock = threading.Lock()
-        self._closed = False
         self._catalogue(None)  # a wrong tool is better told now
 
     async def execute(
@@ -90,7 +87,8 @@ class CodeSandbox:
         """Run a program; whatever it does ends in a result.
 
         Args:
-            code: Python text. Its value is the top-level `return`, else the last expression, else the last assigned name.
+            code: Python text. Its value is the top-level `return`, else the last expression, else the last assigned
+                name.
             tools: what this program may call, instead of the sandbox's own choice.
             inputs: variables it starts with; plain data.
             limits: what it may spend, instead of the sandbox's own.
@@ -102,17 +100,14 @@ class CodeSandbox:
             SandboxClosed: the sandbox was closed.
         """
         chosen = _limits(limits, self.limits)
-        encoded = await _encoded(inputs)
+        catalogue = self._catalogue(tools)
+        encoded = await _encoded(inputs, catalogue)
         refused = _unreadable(code, chosen)
         if refused is not None:
             return ExecutionResult(error=refused)
-        prepared = self._prepare(code, self._catalogue(tools), encoded, journal or Journal())
-        channel = await self._open(_kernel_limits(chosen))
-        try:
+        prepared = self._prepare(code, catalogue, encoded, journal or Journal())
+        async with self._guest(chosen) as channel:
             return await prepared.run(channel, chosen)
-        finally:
-            channel.close()
-            self._pool.refill()
 
     def execute_sync(
         self,
@@ -146,13 +141,8 @@ class CodeSandbox:
             raise ConfigurationError(f'the record was made with language="{record.language}"; use such a sandbox')
         chosen = _limits(limits, self.limits)
         journal = Journal(record.events, seed=record.seed, epoch=record.epoch)
-        dispatcher = Dispatcher(self._catalogue(None), {}, self._threads())
-        channel = await self._open(_kernel_limits(chosen))
-        try:
-            return await _Prepared(dispatcher, journal, record, offline=True).run(channel, chosen)
-        finally:
-            channel.close()
-            self._pool.refill()
+        async with self._guest(chosen) as channel:
+            return await _Prepared(self._catalogue(None), journal, record, offline=True).run(channel, chosen)
 
     def session(self, tools: Tools = None, limits: Limits | None = None) -> Session:
         """A sandbox for several programs that share their variables."""
@@ -164,12 +154,7 @@ class CodeSandbox:
 
     def close(self) -> None:
         """End every guest and free what the sandbox holds; harmless when repeated."""
-        with self._lock:
-            self._closed = True
-            executor, self._executor = self._executor, None
         self._pool.close()
-        if executor is not None:
-            executor.shutdown(wait=False, cancel_futures=True)
 
     async def __aenter__(self) -> CodeSandbox:
         return self
@@ -191,18 +176,9 @@ class CodeSandbox:
         source = tools if tools is not None else self._tools if self._tools is not None else self._registry
         return Catalogue.of(source, registry=self._registry)
 
-    def _threads(self) -> ThreadPoolExecutor:
-        with self._lock:
-            if self._closed:
-                raise SandboxClosed("the sandbox is closed; make a new CodeSandbox")
-            if self._executor is None or self._executor_owner != os.getpid():  # a fork inherits no threads
-                self._executor_owner = os.getpid()
-                self._executor = ThreadPoolExecutor(self.limits.concurrency, thread_name_prefix="toolchord")
-            return self._executor
-
     def _prepare(self, code: str, catalogue: Catalogue, inputs: bytes, journal: Journal) -> _Prepared:
         record = RunRecord(code, inputs, _stubs(catalogue), self._language, journal.seed, journal.epoch, journal.events)
-        return _Prepared(Dispatcher(catalogue, _helpers(catalogue), self._threads()), journal, record)
+        return _Prepared(catalogue, journal, record)
 
     async def _open(self, limits: GuestLimits) -> Channel:
         pool = self._pool
@@ -212,6 +188,16 @@ class CodeSandbox:
         except BaseException:
             guest.kill()
             raise
+
+    @asynccontextmanager
+    async def _guest(self, limits: Limits) -> AsyncIterator[Channel]:
+        """A guest for one program."""
+        channel = await self._open(_kernel_limits(limits))
+        try:
+            yield channel
+        finally:
+            channel.close()
+            self._pool.refill()
 
 
 class Session:
@@ -240,11 +226,11 @@ class Session:
             raise SandboxClosed("the session is closed; open a new one with sandbox.session()")
         sandbox = self._sandbox
         chosen = _limits(limits, self._limits)
-        encoded = await _encoded(inputs)
+        catalogue = sandbox._catalogue(tools if tools is not None else self._tools)
+        encoded = await _encoded(inputs, catalogue)
         refused = _unreadable(code, chosen)
         if refused is not None:
             return ExecutionResult(error=refused)
-        catalogue = sandbox._catalogue(tools if tools is not None else self._tools)
         prepared = sandbox._prepare(code, catalogue, encoded, Journal())
         async with self._turn:
             if self._channel is None:
@@ -279,8 +265,8 @@ class Session:
 class _Prepared:
     """A program with everything it needs but a guest."""
 
-    def __init__(self, dispatcher: Dispatcher, journal: Journal, record: RunRecord, *, offline: bool = False) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, catalogue: Catalogue, journal: Journal, record: RunRecord, *, offline: bool = False) -> None:
+        self._catalogue = catalogue
         self._journal = journal
         self._record = record
         self._offline = offline
@@ -297,8 +283,12 @@ class _Prepared:
         }
         parts: list[wire.Part] = []
         body = Encoder(parts.append).encode(start)
-        run = Run(channel, self._dispatcher, self._journal, limits, offline=self._offline)
-        result = await run.go(wire.Start(body), parts)
+        dispatcher = Dispatcher(self._catalogue, _helpers(self._catalogue), limits.concurrency)
+        try:
+            run = Run(channel, dispatcher, self._journal, limits, offline=self._offline)
+            result = await run.go(wire.Start(body), parts)
+        finally:
+            dispatcher.close()
         record.events = self._journal.events
         result.record = record
         return result
@@ -310,6 +300,7 @@ _HELPER_STUBS = [
 ]
 
 
+@functools.lru_cache(16)
 def _helpers(catalogue: Catalogue) -> dict[str, Tool]:
     """The tools about tools, over one run's catalogue."""
 
@@ -328,7 +319,8 @@ def _stubs(catalogue: Catalogue) -> list[dict[str, Any]]:
     """What a guest is told of its tools."""
     named = {**catalogue.names}
     for space, members in catalogue.namespaces.items():
-        named.update({f"{space}.{name}": exposed for name, exposed in members.items()})
+        registered = {e.tool.name: e for e in members.values() if e.tool.name.isidentifier()}
+        named.update({f"{space}.{name}": exposed for name, exposed in {**registered, **members}.items()})
     return [
         {
             "name": name,
@@ -341,22 +333,23 @@ def _stubs(catalogue: Catalogue) -> list[dict[str, Any]]:
     ]
 
 
-async def _encoded(inputs: Mapping[str, Any] | None) -> bytes:
+async def _encoded(inputs: Mapping[str, Any] | None, catalogue: Catalogue) -> bytes:
     """The inputs as bytes; large ones are written in a thread, so that the event loop goes on."""
     if inputs is not None and not isinstance(inputs, Mapping):
         raise ConfigurationError(f"inputs must be a mapping of names to values, not {type(inputs).__name__}")
+    for name in inputs or ():
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name.startswith("__"):
+            raise ConfigurationError(f"inputs must have variable names, not {name!r}")
+        if name in catalogue.names or name in catalogue.namespaces:
+            raise ConfigurationError(f"the input {name!r} would hide the tool of that name; give it another one")
     if is_small(inputs):
         return _encode_inputs(inputs)
     return await asyncio.to_thread(_encode_inputs, inputs)
 
 
 def _encode_inputs(inputs: Mapping[str, Any] | None) -> bytes:
-    given = dict(inputs or {})
-    for name in given:
-        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name.startswith("__"):
-            raise ConfigurationError(f"inputs must have variable names, not {name!r}")
     try:
-        return Encoder().encode(given)
+        return Encoder().encode(dict(inputs or {}))
     except Unsupported as error:
         raise ConfigurationError(f"inputs{error.path[1:]}: {error.reason}") from None
 

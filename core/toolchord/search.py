@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import heapq
 import math
 import re
 from collections import Counter
@@ -40,6 +41,7 @@ _K1, _B = 1.2, 0.75  # the usual constants of Okapi BM25 (Robertson & Zaragoza 2
 _LONGEST_QUERY = 500
 _LONGEST_NAME = 100
 _ALIKE = 0.6
+_COMPARED = 20  # names that are compared in full
 
 
 def words(text: str) -> list[str]:
@@ -129,14 +131,19 @@ def near(name: str, names: Iterable[str], limit: int = 3) -> tuple[str, ...]:
     asked = set(words(name))
     matcher = difflib.SequenceMatcher(None, "", name.lower())
 
+    def bound(other: str) -> tuple[float, float]:
+        """How alike they can be at most, which is quick to tell."""
+        shared = asked & set(words(other))
+        matcher.set_seq1(other.lower()[:_LONGEST_NAME])
+        return (len(shared) / len(asked) if shared else 0.0), matcher.quick_ratio()
+
     def likeness(other: str) -> tuple[float, float]:
         shared = asked & set(words(other))
         matcher.set_seq1(other.lower()[:_LONGEST_NAME])
-        # The two cheap upper bounds spare most names the comparison, which is quadratic.
-        close = matcher.real_quick_ratio() >= _ALIKE and matcher.quick_ratio() >= _ALIKE
-        spelling = matcher.ratio() if close or shared else 0.0
+        spelling = matcher.ratio()
         return max(spelling, 0.4 + 0.6 * len(shared) / len(asked) if shared else 0.0), spelling
 
-    scored = sorted((likeness(other), other) for other in dict.fromkeys(names))
+    candidates = heapq.nlargest(_COMPARED, dict.fromkeys(names), key=bound)  # to compare in full is quadratic
+    scored = sorted((likeness(other), other) for other in candidates)
     best = sorted(scored, key=lambda pair: pair[0], reverse=True)
     return tuple(other for (score, _), other in best[:limit] if score >= _ALIKE)

@@ -13,21 +13,29 @@ if TYPE_CHECKING:
     from toolchord.results import ExecutionResult
 
 
+_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text without what would steer the terminal or can't be written to it."""
+    return Text(text.encode("utf-8", "backslashreplace").decode().translate(_CONTROLS), style=style)
+
+
 def view(result: ExecutionResult) -> RenderableType:
     """The run as a panel: state, value or error, calls, output."""
     from toolchord.results import render, shorten
 
     parts: list[RenderableType] = []
     if result.error is not None:
-        parts.append(Text(str(result.error), style="bold red"))
+        parts.append(_text(str(result.error), style="bold red"))
         if result.error.traceback:
-            parts.append(Text(result.error.traceback.rstrip(), style="dim"))
+            parts.append(_text(result.error.traceback.rstrip(), style="dim"))
     else:
-        parts.append(Text(shorten(render(result.value), 2000)))
+        parts.append(_text(shorten(render(result.value), 2000)))
     if result.calls:
         parts.append(_calls(result))
     if result.stdout:
-        parts.append(Panel(Text(shorten(result.stdout.rstrip(), 4000)), title="printed", border_style="dim"))
+        parts.append(Panel(_text(shorten(result.stdout.rstrip(), 4000)), title="printed", border_style="dim"))
     state = "[green]ok[/]" if result.ok else "[red]failed[/]"
     used = result.usage
     title = f"{state} in {result.duration:.3f} s, {used.tool_calls} calls, {used.cpu_time:.3f} s CPU"
@@ -45,7 +53,7 @@ def _calls(result: ExecutionResult) -> Table:
         outcome = f"{call.error[0]}: {shorten(call.error[1], 80)}" if call.error else call.status
         style = "red" if call.status == "error" else None
         cells = (str(call.id), str(call.line or ""), call.tool, arguments, outcome, f"{call.duration * 1000:.1f}")
-        table.add_row(*map(Text, cells), style=style)
+        table.add_row(*map(_text, cells), style=style)
     if len(result.calls) > 50:
         table.add_row("", "", Text(f"and {len(result.calls) - 50} more"), "", "", "")
     return table

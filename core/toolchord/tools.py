@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import dataclasses
 import functools
 import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydantic import (
@@ -21,6 +24,7 @@ from toolchord.models.validated_tool import ValidatedTool, short
 from toolchord.schema import TypeWriter, brief, parameter_list
 from toolchord.search import near
 from toolchord.signatures import LINES, Form, Misfit, from_callable, from_validated, list_field_of, schema_form
+from toolchord_guest.values import Encoder, Unsupported
 
 __all__ = [
     "CALLERS",
@@ -30,6 +34,7 @@ __all__ = [
     "ToolMetadata",
     "ToolSpec",
     "ValidatedTool",
+    "is_plain",
     "open_to",
     "tool_from",
 ]
@@ -132,7 +137,7 @@ class Tool:
             bound[name] = value
         wrong += [f"missing argument {name!r}" for name in form.names if name in form.required and name not in bound]
         if wrong:
-            raise self._invalid(wrong)
+            raise self.invalid(wrong)
         return bound
 
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -146,9 +151,9 @@ class Tool:
         try:
             return self._validate(arguments)
         except ValidationError as error:
-            raise self._invalid(short(error)) from None
+            raise self.invalid(short(error)) from None
         except Misfit as error:
-            raise self._invalid(error.args) from None
+            raise self.invalid(error.args) from None
 
     def call(self, arguments: dict[str, Any]) -> Any:
         """Run the implementation with validated arguments; gives an awaitable when `is_async`."""
@@ -160,19 +165,35 @@ class Tool:
         value = tool.call(tool.validate(tool.bind((), arguments)))
         return await value if inspect.isawaitable(value) else value
 
-    def _invalid(self, wrong: Sequence[str]) -> InvalidArguments:
+    def execute_sync(self, **arguments: Any) -> Any:
+        """`execute` for code that is not asynchronous; works inside a running event loop too (and blocks it)."""
+        tool = self.load()
+        value = tool.call(tool.validate(tool.bind((), arguments)))
+        return _waited(value) if inspect.isawaitable(value) else value
+
+    def invalid(self, wrong: Sequence[str]) -> InvalidArguments:
+        """The error that says what is wrong with a call, one line for each problem, and how to call it instead."""
         shown = wrong if len(wrong) <= LINES else [*wrong[:LINES], f"… and {len(wrong) - LINES} more"]
         lines = wrong[0] if len(wrong) == 1 else "".join(f"\n- {line}" for line in shown)
         return InvalidArguments(f"{self.name}: {lines}\nIt is called as {self.signature}", tool=self.name)
 
 
-def tool_from(obj: Any, *, name: str | None = None, namespace: str = "default", **metadata: Any) -> Tool:
+def tool_from(
+    obj: Any,
+    *,
+    name: str | None = None,
+    namespace: str = "default",
+    check: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    **metadata: Any,
+) -> Tool:
     """Make a tool of a function, a bound method, a `ValidatedTool`, or any object with `execute(**kw)`.
 
     Args:
         obj: the implementation; async or not. A `Tool` is copied with the changes that are asked for.
         name: the name to register; by default the function's or class's own. ``"web.fetch"`` sets the namespace too.
         namespace: the namespace.
+        check: for adapters: takes the arguments by name and returns those to run with, instead of the check that is
+            made of type hints or `argument_schema`. It raises pydantic's ValidationError where they don't fit.
         **metadata: fields of `ToolMetadata`, such as `description`, `tags`, `capabilities`, `allowed_callers`.
 
     Raises:
@@ -184,13 +205,16 @@ def tool_from(obj: Any, *, name: str | None = None, namespace: str = "default", 
         changed = {**dict(obj.metadata), **metadata, **({"name": name} if name else {})}
         if namespace != "default":
             changed["namespace"] = namespace
-        return dataclasses.replace(obj, metadata=ToolMetadata(**changed), aliases=() if name else obj.aliases)
+        aliases = () if name else obj.aliases
+        return dataclasses.replace(
+            obj, metadata=ToolMetadata(**changed), aliases=aliases, _validate=check or obj._validate
+        )
     instance = _instance(obj) if isinstance(obj, type) else obj
     if isinstance(instance, ValidatedTool) and type(instance).execute is ValidatedTool.execute:
         parts = from_validated(instance)
     else:
         parts = from_callable(_entry(instance), given.get("argument_schema"))
-    own_name, aliases = _name_of(instance)
+    own_name, own_aliases = _name_of(instance)
     chosen = name or own_name
     if not chosen:
         raise RegistrationError(f"{obj!r:.80} has no name of its own; pass name=")
@@ -198,10 +222,10 @@ def tool_from(obj: Any, *, name: str | None = None, namespace: str = "default", 
     return Tool(
         metadata=ToolMetadata(**{**seen, **given, "name": chosen, "is_async": parts.is_async}),
         implementation=obj,
-        aliases=() if name else aliases,
+        aliases=() if name else own_aliases,
         list_field=list_field_of(parts.result),
         _form=parts.form,
-        _validate=parts.validate,
+        _validate=check or parts.validate,
         _run=parts.run,
     )
 
@@ -213,6 +237,15 @@ def split_name(name: str | None, namespace: str) -> tuple[str | None, str]:
     return name, namespace
 
 
+def is_plain(value: Any) -> bool:
+    """Whether a value is data that may cross into a program; for adapters that have a choice of values."""
+    try:
+        Encoder(lambda part: None).encode(value)
+    except Unsupported:
+        return False
+    return True
+
+
 def placeholder(metadata: ToolMetadata, load: Callable[[], Tool]) -> Tool:
     """A tool that is known by its metadata only and imported by `load` when it is first needed."""
 
@@ -221,6 +254,20 @@ def placeholder(metadata: ToolMetadata, load: Callable[[], Tool]) -> Tool:
 
     form = schema_form(metadata.argument_schema) if metadata.argument_schema else Form(open_ended=True)
     return Tool(metadata, None, (), None, form, None, run, load)
+
+
+def _waited(value: Awaitable[Any]) -> Any:
+    """What an awaitable gives, on an event loop of its own."""
+
+    async def wait() -> Any:
+        return await value
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(wait())
+    with ThreadPoolExecutor(1, thread_name_prefix="toolchord-sync") as thread:
+        return thread.submit(contextvars.copy_context().run, asyncio.run, wait()).result()
 
 
 def _instance(cls: type) -> Any:

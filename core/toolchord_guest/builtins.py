@@ -12,10 +12,10 @@ from toolchord_guest import guards
 from toolchord_guest.calls import ToolError, awaitable, blocker, settled, starter
 from toolchord_guest.language import FORMAT, REFUSED_BUILTINS, TYPE
 from toolchord_guest.modules import INTERNAL, clock_method
-from toolchord_guest.program import AWAIT, CLOCK, FUTURE, NOW, SETTLED
+from toolchord_guest.program import AWAIT, CLOCK, END, FUTURE, NOW, SETTLED
 
 _numbers: dict[int, tuple[int, object]] = {}
-"""By id: an object's number, and what keeps the entry true (the object, or a reference that drops the entry with it)."""
+"""By id: an object's number, and what keeps the entry true: the object, or a reference that drops the entry with it."""
 
 _count = itertools.count(1)
 
@@ -49,14 +49,19 @@ class Object:
 
 def build_class(function: Any, name: str, /, *bases: Any, **options: Any) -> Any:
     """`__build_class__`, with Object below classes whose hash would be an address."""
-    if all(isinstance(base, type) and base.__hash__ is object.__hash__ for base in bases) and Protocol not in bases:
+    plain: Any = object.__hash__
+    if all(isinstance(base, type) and base.__hash__ is plain for base in bases) and Protocol not in bases:
         bases = (*(base for base in bases if base is not object), Object)
     return builtins.__build_class__(function, name, *bases, **options)
 
 
+END_VALUE = object()
+"""What a program's main function returns where the program returns nothing."""
+
 HELPERS: dict[str, Any] = {
     AWAIT: awaitable,
     CLOCK: clock_method,
+    END: END_VALUE,
     FUTURE: starter,
     NOW: blocker,
     "__build_class__": build_class,

@@ -61,8 +61,8 @@ def tool_error(details: dict[str, Any]) -> ToolError:
 
 def _worded(cls: type[ToolError], message: str, args: tuple[Any, ...]) -> ToolError:
     """An error that says exactly `message`, whatever its class makes of its arguments."""
-    worded = type(cls.__name__, (cls,), {"__module__": "builtins", "__str__": lambda self: message})
-    error = worded.__new__(worded, message)
+    worded: Any = type(cls.__name__, (cls,), {"__module__": "builtins", "__str__": lambda self: message})
+    error: ToolError = worded.__new__(worded, message)
     error.args = args
     return error
 
@@ -71,6 +71,7 @@ class PendingCall:
     """A call that has started. Awaiting it waits; so does any other use, which then sees the value itself."""
 
     __slots__ = ("__weakref__", "_future", "_hub")
+    _future: Any
 
     def __init__(self, hub: Hub, future: Any) -> None:
         object.__setattr__(self, "_hub", hub)
@@ -86,6 +87,7 @@ class PendingCall:
     @__class__.setter
     def __class__(self, cls: type) -> None:
         raise TypeError("the class of a call's value can't be changed")
+
 
 def value_of(pending: PendingCall) -> Any:
     """Wait for a call here and now; its value, or its error raised."""
@@ -115,10 +117,12 @@ def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _ARITHMETIC = "add sub mul matmul truediv floordiv mod pow lshift rshift and_ or_ xor".split()
+_OPERATORS = "eq ne lt le gt ge neg pos abs invert index contains getitem setitem delitem".split()
+_BUILTINS = "len iter next hash bool str repr format int float complex bytes round reversed".split()
 _METHODS: dict[str, Callable[..., Any]] = {
-    **{n: getattr(operator, n) for n in "eq ne lt le gt ge neg pos abs invert index contains getitem setitem delitem".split()},
-    **{n: getattr(builtins, n) for n in "len iter next hash bool str repr format int float complex bytes round reversed".split()},
-    **{n: getattr(math, n) for n in "trunc floor ceil".split()},
+    **{n: getattr(operator, n) for n in _OPERATORS},
+    **{n: getattr(builtins, n) for n in _BUILTINS},
+    **{n: getattr(math, n) for n in ["trunc", "floor", "ceil"]},
     "divmod": divmod,
     "getattr": getattr,
     "setattr": setattr,

@@ -49,11 +49,11 @@ FILTERED = "read write mmap mprotect mremap madvise futex".split()
 
 KILLED = (
     "ptrace process_vm_readv process_vm_writev bpf perf_event_open userfaultfd io_uring_setup io_uring_enter "
-    "io_uring_register kexec_load kexec_file_load init_module finit_module delete_module mount umount2 pivot_root chroot "
-    "setns unshare add_key request_key keyctl open_by_handle_at name_to_handle_at iopl ioperm modify_ldt personality "
-    "swapon reboot acct quotactl memfd_create memfd_secret pidfd_getfd process_madvise mount_setattr fsopen move_mount "
-    "open_tree seccomp prctl landlock_restrict_self pkey_mprotect pkey_alloc remap_file_pages shmat kcmp uselib "
-    "create_module"
+    "io_uring_register kexec_load kexec_file_load init_module finit_module delete_module mount umount2 pivot_root "
+    "chroot setns unshare add_key request_key keyctl open_by_handle_at name_to_handle_at iopl ioperm modify_ldt "
+    "personality swapon reboot acct quotactl memfd_create memfd_secret pidfd_getfd process_madvise mount_setattr "
+    "fsopen move_mount open_tree seccomp prctl landlock_restrict_self pkey_mprotect pkey_alloc remap_file_pages "
+    "shmat kcmp uselib create_module"
 ).split()
 """Only an attacker calls these: the guest is ended at once, and the run says why."""
 

@@ -8,7 +8,7 @@ import linecache
 import string
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from toolchord_guest.calls import FILENAME, settled
 from toolchord_guest.language import CHECKED, CLOCK_METHODS, attribute_problem
@@ -23,7 +23,7 @@ class ProgramRefused(Exception):
 class State:
     """What the helpers know of the running program."""
 
-    defined: set[str] = set()
+    defined: ClassVar[set[str]] = set()
     clock_method: Callable[[Any, str], Any] = getattr
     """Reads `now`, `today` and `utcnow`; set by `modules`."""
 
@@ -141,7 +141,7 @@ def check_field(field: str) -> None:
 
 
 def _split(field: str) -> tuple[Any, Iterable[tuple[bool, Any]]]:
-    import _string
+    import _string  # type: ignore[import-not-found]
 
     first, rest = _string.formatter_field_name_split(field)
     return first, rest
@@ -172,7 +172,7 @@ def formatted(value: Any, name: str) -> Any:
     return getattr(value, name)
 
 
-class attrgetter:  # noqa: N801 (the name of what it stands for)
+class attrgetter:
     """operator.attrgetter, for the attributes that a program may read."""
 
     def __init__(self, attr: str, /, *attrs: str) -> None:

@@ -95,7 +95,7 @@ class Hub:
         body = self.link.encode(arguments, resolve)
         number = next(self._ids)
         self.calls[number] = finish
-        self.link.send(wire.Call(number, tool, line, body))
+        self.link.hold(wire.Call(number, tool, line, body))
         return number
 
     def cancel(self, number: int) -> None:
@@ -134,7 +134,9 @@ class Hub:
         """Nothing is runnable: wait for the host, at most until the first deadline of all who wait."""
         deadlines = [d for d in (until, *(fiber.until for fiber in self._blocked)) if d is not None]
         if not deadlines and not self.calls:
-            raise Deadlock("the program waits for something that can never happen: no call is running and no timer is set")
+            raise Deadlock(
+                "the program waits for something that can never happen: no call is running and no timer is set"
+            )
         self.pump(min(deadlines, default=None))
 
     # fibers
@@ -181,6 +183,7 @@ class Fiber(greenlet.greenlet):
 
     def wait(self, done: Callable[[], bool], until: float | None) -> None:
         self.done, self.until = done, until
+        assert self.parent is not None
         self.parent.switch()
 
     def may_run(self, now: float) -> bool:
@@ -228,7 +231,7 @@ class Loop(asyncio.BaseEventLoop):
     def create_future(self) -> Future:
         return Future(loop=self)
 
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         return self.call_soon(callback, *args, context=context)
 
     # running
@@ -238,12 +241,12 @@ class Loop(asyncio.BaseEventLoop):
         """Step out of the task that is running, so that others may run inside it."""
         task = asyncio.tasks.current_task(self) if asyncio._get_running_loop() is self else None
         if task is not None:
-            asyncio.tasks._leave_task(self, task)  # type: ignore[attr-defined]
+            asyncio.tasks._leave_task(self, task)
         try:
             yield
         finally:
             if task is not None:
-                asyncio.tasks._enter_task(self, task)  # type: ignore[attr-defined]
+                asyncio.tasks._enter_task(self, task)
 
     def complete(self, awaitable: Any) -> Any:
         """Run until `awaitable` is done, also from inside a running task; its result."""
@@ -260,5 +263,3 @@ def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
     detail = f": {type(error).__name__}: {error}" if error is not None else ""
     print(f"{context.get('message', 'error in a callback')}{detail}", file=sys.stderr)
-
-

@@ -51,30 +51,37 @@ IMPORT_HINTS = {
 }
 
 _PROTOCOL = (
-    "init new call enter exit aenter aexit aiter anext await iter next len length_hint getitem setitem delitem missing "
-    "contains reversed eq ne lt le gt ge hash bool str repr bytes format int float complex index round trunc floor ceil "
-    "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or neg pos abs invert "
-    "radd rsub rmul rmatmul rtruediv rfloordiv rmod rdivmod rpow rlshift rrshift rand rxor ror "
-    "iadd isub imul imatmul itruediv ifloordiv imod ipow ilshift irshift iand ixor ior "
-    "post_init copy deepcopy init_subclass set_name class_getitem doc name qualname version cause context "
-    "suppress_context notes members match_args fields annotations dataclass_fields"
+    "init new call enter exit aenter aexit aiter anext await iter next len length_hint getitem setitem delitem "
+    "missing contains reversed eq ne lt le gt ge hash bool str repr bytes format int float complex index round trunc "
+    "floor ceil add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or neg pos abs invert radd "
+    "rsub rmul rmatmul rtruediv rfloordiv rmod rdivmod rpow rlshift rrshift rand rxor ror iadd isub imul imatmul "
+    "itruediv ifloordiv imod ipow ilshift irshift iand ixor ior post_init copy deepcopy init_subclass set_name "
+    "class_getitem doc name qualname version cause context suppress_context notes members match_args fields "
+    "annotations dataclass_fields"
 ).split()
 READABLE = frozenset(f"__{name}__" for name in _PROTOCOL)
 """Double-underscore attributes that a program may read or call."""
 
 _NAMES = frozenset({"__name__", "__doc__", "__debug__"})
 
-_SINGLE = frozenset("_asdict _replace _fields _make _field_defaults _value_ _name_ _missing_ _generate_next_value_".split())
+_SINGLE = frozenset(
+    "_asdict _replace _fields _make _field_defaults _value_ _name_ _missing_ _generate_next_value_".split()
+)
 
 DENIED = frozenset(INSPECT_ATTRIBUTES) | frozenset(
-    "mro __subclasses__ __globals__ __builtins__ __code__ __closure__ __self__ __func__ __wrapped__ __mro__ __base__ "
-    "__bases__ __module__ __loader__ __spec__ __import__ __reduce__ __reduce_ex__ __getstate__ __setstate__ "
-    "__getattribute__ __traceback__ with_traceback tb_frame gi_frame cr_frame ag_frame f_globals f_builtins "
-    "__defaults__ __kwdefaults__ __weakref__ __subclasshook__ __prepare__ __instancecheck__ __subclasscheck__".split()
+    (
+        "mro __subclasses__ __globals__ __builtins__ __code__ __closure__ __self__ __func__ __wrapped__ __mro__ "
+        "__base__ __bases__ __module__ __loader__ __spec__ __import__ __reduce__ __reduce_ex__ __getstate__ "
+        "__setstate__ __getattribute__ __traceback__ with_traceback tb_frame gi_frame cr_frame ag_frame f_globals "
+        "f_builtins __defaults__ __kwdefaults__ __weakref__ __subclasshook__ __prepare__ __instancecheck__ "
+        "__subclasscheck__"
+    ).split()
 )
 """Never readable. Some of them may be defined in a class, where they only act on the program's own objects."""
 
-_DEFINABLE = frozenset({"__getattribute__", "__instancecheck__", "__subclasscheck__", "__prepare__", "__subclasshook__"})
+_DEFINABLE = frozenset(
+    {"__getattribute__", "__instancecheck__", "__subclasscheck__", "__prepare__", "__subclasshook__"}
+)
 
 CHECKED = frozenset({"__class__", "__dict__", "__getattr__", "__setattr__", "__delattr__"})
 """Readable through a helper that looks at the object."""
@@ -83,12 +90,13 @@ CLOCK_METHODS = frozenset({"now", "today", "utcnow"})
 """Attributes that may read the clock: of dates and times they read the run's own."""
 
 _PLAIN_NODES = (
-    "Constant List Tuple Set Dict FormattedValue JoinedStr TemplateStr Interpolation Load Store Del Starred Expression "
-    "Expr UnaryOp UAdd USub Not Invert BinOp Add Sub Mult Div FloorDiv Mod Pow LShift RShift BitOr BitXor BitAnd MatMult "
-    "BoolOp And Or Compare Eq NotEq Lt LtE Gt GtE Is IsNot In NotIn keyword IfExp Subscript Slice ListComp SetComp "
-    "GeneratorExp DictComp comprehension Assign AugAssign Raise Assert Delete Pass If For While Break Continue Try "
-    "TryStar With withitem Lambda arguments Return Yield YieldFrom Await AsyncFor AsyncWith NamedExpr Match "
-    "match_case MatchValue MatchSingleton MatchSequence TypeAlias ParamSpec TypeVar TypeVarTuple Module"
+    "Constant List Tuple Set Dict FormattedValue JoinedStr TemplateStr Interpolation Load Store Del Starred "
+    "Expression Expr UnaryOp UAdd USub Not Invert BinOp Add Sub Mult Div FloorDiv Mod Pow LShift RShift BitOr BitXor "
+    "BitAnd MatMult BoolOp And Or Compare Eq NotEq Lt LtE Gt GtE Is IsNot In NotIn keyword IfExp Subscript Slice "
+    "ListComp SetComp GeneratorExp DictComp comprehension Assign AugAssign Raise Assert Delete Pass If For While "
+    "Break Continue Try TryStar With withitem Lambda arguments Return Yield YieldFrom Await AsyncFor AsyncWith "
+    "NamedExpr Match match_case MatchValue MatchSingleton MatchSequence TypeAlias ParamSpec TypeVar TypeVarTuple "
+    "Module"
 ).split()
 
 
@@ -112,7 +120,7 @@ def attribute_problem(name: str, defined: Container[str] = ()) -> str | None:
     return f"the attribute {name!r} is private to what defines it"
 
 
-class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPython ships no types
+class Policy(RestrictingNodeTransformer):  # RestrictedPython ships no types
     """Judges and rewrites one program. The first refusal in the source's order is raised.
 
     Args:
@@ -175,6 +183,8 @@ class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPyt
         if node.id in REFUSED_BUILTINS and node.id not in self._bound:
             hint = REFUSED_BUILTINS[node.id]
             self.error(node, f"{node.id} is not available here" + (f": {hint}" if hint else ""))
+        elif node.id == "__class__" and isinstance(node.ctx, ast.Load):
+            return node  # in a method: its own class
         elif not (isinstance(node.ctx, ast.Store) and node.id in self._defined):  # a class body's own dunder
             self._check_binding(node, node.id)
         return node
@@ -185,25 +195,27 @@ class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPyt
             return self._helper(node, "<attribute>", node.value, ast.Constant(node.attr))
         problem = attribute_problem(node.attr, self._defined)
         if problem is None and not reading and node.attr.startswith("__") and node.attr.endswith("__"):
-            problem = None if node.attr in ("__name__", "__doc__", "__qualname__") else f"{node.attr!r} can't be assigned"
+            problem = (
+                None if node.attr in ("__name__", "__doc__", "__qualname__") else f"{node.attr!r} can't be assigned"
+            )
         if problem is not None:
             self.error(node, problem)
         if reading and node.attr in ("format", "format_map"):
             return self._helper(node, FORMAT, node.value, ast.Constant(node.attr))
-        return self.node_contents_visit(node)  # type: ignore[no-any-return]
+        return self.node_contents_visit(node)
 
     def _helper(self, node: ast.expr, helper: str, *arguments: ast.expr) -> ast.AST:
         call = ast.Call(ast.Name(helper, ast.Load()), list(map(self.visit, arguments)), [])
         return ast.fix_missing_locations(ast.copy_location(call, node))
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        if isinstance(node.func, ast.Name) and node.func.id == "type" and "type" not in self._bound:
-            if len(node.args) != 1 or isinstance(node.args[0], ast.Starred) or node.keywords:
-                node.func = ast.copy_location(ast.Name(TYPE, ast.Load()), node.func)
-                node.args = [self.visit(argument) for argument in node.args]
-                node.keywords = [self.visit(keyword) for keyword in node.keywords]
-                return node
-        return self.node_contents_visit(node)  # type: ignore[no-any-return]
+        is_type = isinstance(node.func, ast.Name) and node.func.id == "type" and "type" not in self._bound
+        if is_type and (len(node.args) != 1 or isinstance(node.args[0], ast.Starred) or node.keywords):
+            node.func = ast.copy_location(ast.Name(TYPE, ast.Load()), node.func)
+            node.args = [self.visit(argument) for argument in node.args]
+            node.keywords = [self.visit(keyword) for keyword in node.keywords]
+            return node
+        return self.node_contents_visit(node)
 
     # definitions
 
@@ -219,16 +231,16 @@ class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPyt
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         self._check_binding(node, node.name)
-        return self.node_contents_visit(node)  # type: ignore[no-any-return]
+        return self.node_contents_visit(node)
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         self._check_binding(node, node.arg)
         self._check_annotation(node.annotation)
-        return self.node_contents_visit(node)  # type: ignore[no-any-return]
+        return self.node_contents_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         self._check_annotation(node.annotation)
-        return self.node_contents_visit(node)  # type: ignore[no-any-return]
+        return self.node_contents_visit(node)
 
     def _check_annotation(self, annotation: ast.expr | None) -> None:
         """Text in an annotation is code to some libraries: judge it as such."""
@@ -262,7 +274,7 @@ class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPyt
         return self._check_names(node, [node.name] if node.name else [])
 
     def visit_MatchOr(self, node: ast.MatchOr) -> ast.AST:
-        return self.node_contents_visit(node)  # type: ignore[no-any-return]
+        return self.node_contents_visit(node)
 
     def visit_MatchMapping(self, node: ast.MatchMapping) -> ast.AST:
         return self._check_names(node, [node.rest] if node.rest else [])
@@ -274,7 +286,7 @@ class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPyt
             )
             if problem is not None:
                 self.error(node, problem)
-        return self.node_contents_visit(node)  # type: ignore[no-any-return]
+        return self.node_contents_visit(node)
 
     # imports
 
@@ -301,7 +313,7 @@ class Policy(RestrictingNodeTransformer):  # type: ignore[misc]  # RestrictedPyt
         if name in self._modules:
             return True
         hint = IMPORT_HINTS.get(name) or IMPORT_HINTS.get(name.split(".")[0])
-        offer = hint or "available are " + ", ".join(sorted(m for m in self._modules if "." not in m))  # type: ignore[attr-defined]
+        offer = hint or "available are " + ", ".join(sorted(m for m in self._modules if "." not in m))
         self.error(node, f"import of {name!r} is not allowed: {offer}")
         return False
 

@@ -68,10 +68,16 @@ class Link:
         self._fd = descriptor
         self._cutter = wire.Cutter("host")
         self._frames: list[Any] = []
+        self._held = bytearray()
+
+    def hold(self, frame: wire.Frame) -> None:
+        """Write a frame together with the next one: each write wakes the host."""
+        self._held += wire.pack(frame)
 
     def send(self, frame: wire.Frame) -> None:
-        """Write one frame."""
-        data = memoryview(wire.pack(frame))
+        """Write one frame, after those that were held."""
+        data = memoryview(bytes(self._held) + wire.pack(frame))
+        self._held.clear()
         while data:
             data = data[os.write(self._fd, data) :]
 

@@ -1,7 +1,7 @@
 """The modules that a program may import: facades that list their names, never the modules themselves.
 
-A raw stdlib module hands out `sys` (`statistics.sys`, `json.codecs`, `re.enum.sys`). What depends on the clock, on chance
-or on threads is the guest's own, so that a run can be replayed.
+A raw stdlib module hands out `sys` (`statistics.sys`, `json.codecs`, `re.enum.sys`). What depends on the clock, on
+chance or on threads is the guest's own, so that a run can be replayed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from toolchord_guest import guards, threads
 from toolchord_guest.calls import PendingCall, future_of, settled
 from toolchord_guest.hub import Hub
 
-hub: Hub
+hub: Hub = None  # type: ignore[assignment]
 """Set by the worker."""
 
 _WHOLE = (
-    "abc array base64 binascii bisect calendar cmath collections collections.abc colorsys contextlib copy csv dataclasses "
-    "datetime decimal difflib enum fnmatch fractions functools graphlib hashlib heapq hmac html ipaddress itertools json "
-    "keyword math numbers operator pprint re shlex statistics struct textwrap typing unicodedata urllib.parse weakref zlib"
+    "abc array base64 binascii bisect calendar cmath collections collections.abc colorsys contextlib copy csv "
+    "dataclasses datetime decimal difflib enum fnmatch fractions functools graphlib hashlib heapq hmac html ipaddress "
+    "itertools json keyword math numbers operator pprint re shlex statistics struct textwrap typing unicodedata "
+    "urllib.parse weakref zlib"
 ).split()
 """Offered with all their public names, modules and the names below excepted."""
 
@@ -53,7 +54,15 @@ _ONLY = {
         "whitespace Template"
     ).split(),
     "tomllib": ("loads", "TOMLDecodeError"),
-    "types": ("SimpleNamespace", "MappingProxyType", "NoneType", "GenericAlias", "UnionType", "new_class", "MethodType"),
+    "types": (
+        "SimpleNamespace",
+        "MappingProxyType",
+        "NoneType",
+        "GenericAlias",
+        "UnionType",
+        "new_class",
+        "MethodType",
+    ),
     "warnings": ("warn", "simplefilter", "filterwarnings"),
     "pydantic": (
         "BaseModel Field ConfigDict ValidationError field_validator model_validator computed_field field_serializer "
@@ -147,9 +156,14 @@ def _seed(a: Any = None, version: int = 2) -> None:
 
 
 def _uuid() -> dict[str, Any]:
-    names = {n: getattr(uuid, n) for n in dir(uuid) if n.isupper() or n.startswith(("UUID", "NAMESPACE", "uuid", "Safe"))}
+    def uuid1(node: int | None = None, clock_seq: int | None = None) -> uuid.UUID:
+        return uuid.UUID(int=_bits.getrandbits(128), version=1)
+
+    names = {
+        n: getattr(uuid, n) for n in dir(uuid) if n.isupper() or n.startswith(("UUID", "NAMESPACE", "uuid", "Safe"))
+    }
     return names | {
-        "uuid1": lambda node=None, clock_seq=None: uuid.UUID(int=_bits.getrandbits(128), version=1),
+        "uuid1": uuid1,
         "uuid4": lambda: uuid.UUID(int=_bits.getrandbits(128), version=4),
     }
 
@@ -337,8 +351,8 @@ def _running_loop() -> _LoopFace:
 def _asyncio() -> dict[str, Any]:
     kept = (
         "ALL_COMPLETED BoundedSemaphore CancelledError Condition Event FIRST_COMPLETED FIRST_EXCEPTION Future "
-        "InvalidStateError Lock LifoQueue PriorityQueue Queue QueueEmpty QueueFull Semaphore Task TimeoutError Barrier "
-        "current_task iscoroutine iscoroutinefunction isfuture sleep timeout timeout_at Timeout all_tasks"
+        "InvalidStateError Lock LifoQueue PriorityQueue Queue QueueEmpty QueueFull Semaphore Task TimeoutError "
+        "Barrier current_task iscoroutine iscoroutinefunction isfuture sleep timeout timeout_at Timeout all_tasks"
     ).split()
     return {name: getattr(asyncio, name) for name in kept if hasattr(asyncio, name)} | {
         "TaskGroup": TaskGroup,
@@ -376,7 +390,7 @@ def _futures() -> dict[str, Any]:
 
 
 def _threading() -> dict[str, Any]:
-    names = "Thread Lock RLock Semaphore Event".split()
+    names = ["Thread", "Lock", "RLock", "Semaphore", "Event"]
     return {n: getattr(threads, n) for n in names} | {"BoundedSemaphore": threads.Semaphore}
 
 
@@ -396,7 +410,9 @@ class _Formatter(string.Formatter):
 
 
 def _logging() -> dict[str, Any]:
-    names = "DEBUG INFO WARNING WARN ERROR CRITICAL FATAL NOTSET getLogger getLevelName Formatter StreamHandler NullHandler"
+    names = (
+        "DEBUG INFO WARNING WARN ERROR CRITICAL FATAL NOTSET getLogger getLevelName Formatter StreamHandler NullHandler"
+    )
     names += " debug info warning error exception critical log basicConfig disable Logger LoggerAdapter Filter"
     return {n: getattr(logging, n) for n in names.split()}
 
@@ -417,14 +433,17 @@ def _json() -> dict[str, Any]:
         return known
 
     return {
-        "dumps": lambda obj, *, default=None, **options: json.dumps(obj, default=with_calls(default, options), **options),
-        "dump": lambda obj, fp, *, default=None, **options: json.dump(obj, fp, default=with_calls(default, options), **options),
+        "dumps": lambda obj, *, default=None, **options: json.dumps(
+            obj, default=with_calls(default, options), **options
+        ),
+        "dump": lambda obj, fp, *, default=None, **options: json.dump(
+            obj, fp, default=with_calls(default, options), **options
+        ),
     }
 
 
 def _operator() -> dict[str, Any]:
     return {"attrgetter": guards.attrgetter, "methodcaller": guards.methodcaller}
-
 
 
 def _traceback() -> dict[str, Any]:
@@ -460,4 +479,3 @@ _OWN: dict[str, Callable[[], dict[str, Any]]] = {
 
 INTERNAL = frozenset({"_strptime", "_struct", "encodings.idna", "_datetime", "_decimal", "unicodedata"})
 """Imported by C code on behalf of a function the program may call; no source can name them."""
-

@@ -7,8 +7,8 @@ is known at its place to be awaited or gathered (it becomes a future) or to be u
 """
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 import textwrap
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
@@ -19,7 +19,7 @@ from typing import Any
 from toolchord_guest.language import BUILTIN_NAMES, CLOCK_METHODS, Policy
 
 VALUE, FUTURE, NOW, SETTLED, AWAIT = "<value>", "<future>", "<now>", "<settled>", "<await>"
-CLOCK, MAIN = "<clock>", "<main>"
+CLOCK, MAIN, END = "<clock>", "<main>", "<end>"
 
 _CONSUMERS = frozenset(
     "gather create_task ensure_future wait_for shield as_completed wait run run_until_complete timeout".split()
@@ -27,8 +27,8 @@ _CONSUMERS = frozenset(
 _TRANSPARENT = (ast.Starred, ast.List, ast.Tuple, ast.Set, ast.IfExp, ast.NamedExpr)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 _PASSING = frozenset("list tuple set dict zip enumerate reversed sorted chain from_iterable values items".split())
-_ADDING = frozenset("append appendleft add extend insert setdefault update".split())
-_APPLYING = frozenset("map starmap filter filterfalse reduce takewhile dropwhile".split())
+_ADDING = frozenset(["append", "appendleft", "add", "extend", "insert", "setdefault", "update"])
+_APPLYING = frozenset(["map", "starmap", "filter", "filterfalse", "reduce", "takewhile", "dropwhile"])
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _IMPORTS = (ast.Import, ast.ImportFrom)
 
@@ -59,17 +59,19 @@ def compile_program(
     if policy is not None:
         tree = policy.judge(tree)
     is_async = any(map(_awaits, tree.body)) or _forgets_to_await(tree)
-    sync_style = not any(isinstance(n, ast.Await | ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith) for n in ast.walk(tree))
+    sync_style = not any(
+        isinstance(n, ast.Await | ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith) for n in ast.walk(tree)
+    )
     tree = _Calls(tools, tree, modules, is_async=is_async).visit(tree)
     assigned = _assigned_names(tree.body)
     captures = _capture_tail(tree.body)
     names = sorted(_bound_names(tree.body) | ({VALUE} if captures else set()))
-    body: list[ast.stmt] = [*([ast.Global(names)] if names else []), *_plain_assignments(tree.body), ast.Pass()]
+    lazy = bool(features & __future__.annotations.compiler_flag)
+    body = [*([ast.Global(names)] if names else []), *_body(tree.body, lazy), _end(tree)]
     maker = ast.AsyncFunctionDef if is_async else ast.FunctionDef
     arguments = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
-    main = maker(name=MAIN, args=arguments, body=body, decorator_list=[])
-    if "type_params" in ast.FunctionDef._fields:
-        main.type_params = []
+    type_params: dict[str, Any] = {"type_params": []} if "type_params" in ast.FunctionDef._fields else {}
+    main = maker(name=MAIN, args=arguments, body=body, decorator_list=[], **type_params)
     module = ast.fix_missing_locations(ast.Module(body=[main], type_ignores=[]))
     code = compile(module, filename, "exec", flags=features, dont_inherit=True)
     return Compiled(code, is_async, assigned, captures, sync_style)
@@ -223,23 +225,34 @@ def _capture_tail(body: list[ast.stmt]) -> bool:
             blocks = [last.orelse or last.body, *(handler.body for handler in last.handlers)]
         case ast.Match():
             blocks = [case.body for case in last.cases]
-    return any([_capture_tail(block) for block in blocks])
+    return any([_capture_tail(block) for block in blocks])  # noqa: C419 (each block is changed)
 
 
-def _plain_assignments(body: list[ast.stmt]) -> list[ast.stmt]:
-    """The statements with annotated globals made plain, since a function may not annotate a global name."""
+def _end(node: ast.AST) -> ast.Return:
+    return ast.fix_missing_locations(ast.copy_location(ast.Return(ast.Name(END, ast.Load())), node))
+
+
+def _body(body: list[ast.stmt], lazy: bool) -> list[ast.stmt]:
+    """The top level as the body of a function: annotated globals made plain, and a bare `return` told from a value."""
     plain: list[ast.stmt] = []
     for statement in body:
-        done = _Annotations().visit(statement)
+        done = _TopLevel(lazy).visit(statement)
         plain.extend(done if isinstance(done, list) else [done])
     return plain
 
 
-class _Annotations(ast.NodeTransformer):
+class _TopLevel(ast.NodeTransformer):
+    def __init__(self, lazy: bool) -> None:
+        self._lazy = lazy
+        """Whether annotations are not evaluated."""
+
+    def visit_Return(self, node: ast.Return) -> ast.AST:
+        return node if node.value is not None else _end(node)
+
     def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
         if not isinstance(node.target, ast.Name):
             return node
-        note = ast.copy_location(ast.Expr(node.annotation), node)
+        note = ast.copy_location(ast.Pass() if self._lazy else ast.Expr(node.annotation), node)
         if node.value is None:
             return note
         return [ast.copy_location(ast.Assign([node.target], node.value), node), note]
@@ -253,9 +266,10 @@ class _Annotations(ast.NodeTransformer):
 class _Calls(ast.NodeTransformer):
     """Marks tool calls by where they stand, and gives the clock's readers their helper.
 
-    A call stands in one of three places. *Later*: it is awaited, gathered or kept for that, so it only starts. *Now*:
-    its value is used, so it is waited for. *Between* (returned by a plain function, handed to one of the program's own):
-    nobody can tell yet, and it is left as CPython has it, a started call of an asynchronous tool, a value of a plain one.
+    A call stands in one of three places. *Later*: it is awaited, gathered or kept for that, so it only starts.
+    *Now*: its value is used, so it is waited for. *Between* (returned by a plain function, handed to one of the
+    program's own): nobody can tell yet, and it is left as CPython has it, a started call of an asynchronous tool, a
+    value of a plain one.
     """
 
     def __init__(
@@ -266,7 +280,9 @@ class _Calls(ast.NodeTransformer):
         functions = [n for n in ast.walk(tree) if isinstance(n, _FUNCTIONS)]
         self._coroutines = _coroutines(tree)
         self._own = {n.name for n in functions} | {n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
-        self._imported = {a.asname or a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, _IMPORTS) for a in n.names}
+        self._imported = {
+            a.asname or a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, _IMPORTS) for a in n.names
+        }
         self._helpers = {n.name for n in functions if isinstance(n, ast.FunctionDef) and self._may_start(n)}
         self._async_scope = [is_async]
         self._in_try = [False]
@@ -380,7 +396,9 @@ class _Calls(ast.NodeTransformer):
         """Whether a function is no function of the program's: it takes values."""
         match func:
             case ast.Name(id=name):
-                return name not in self._own and (name in self._imported or name in BUILTIN_NAMES or self._is_tool(func))
+                return name not in self._own and (
+                    name in self._imported or name in BUILTIN_NAMES or self._is_tool(func)
+                )
             case ast.Attribute(attr=name):
                 return name not in self._own
         return False
@@ -484,8 +502,9 @@ class _Calls(ast.NodeTransformer):
         return node
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
-        if any(alias.name == "*" for alias in node.names) and node.module in self._modules:
-            node.names = [ast.alias(name) for name in sorted(self._modules[node.module])]
+        module = node.module or ""
+        if any(alias.name == "*" for alias in node.names) and module in self._modules:
+            node.names = [ast.alias(name) for name in sorted(self._modules[module])]
         return node
 
 
@@ -502,7 +521,7 @@ def _name(func: ast.expr) -> str:
 
 
 def _key(node: ast.expr) -> str:
-    """The variable that an expression starts from, or an attribute of one: `tasks` in `tasks[c].x()`, `self.tasks` too."""
+    """The variable that an expression starts from, or an attribute of one: `tasks` in `tasks[c].x()`, `self.tasks`."""
     match node:
         case ast.Name(id=name):
             return name
@@ -525,9 +544,10 @@ def _awaited_names(tree: ast.Module) -> set[str]:
             names.update(key for argument in node.args for key in _keys(argument))
     for _ in range(2):  # `for t in tasks: await t`, also through one more level of unpacking
         for node in ast.walk(tree):
-            if isinstance(node, ast.For | ast.comprehension):
-                if any(isinstance(t, ast.Name) and t.id in names for t in ast.walk(node.target)):
-                    names.update(_keys(node.iter))
+            if isinstance(node, ast.For | ast.comprehension) and any(
+                isinstance(t, ast.Name) and t.id in names for t in ast.walk(node.target)
+            ):
+                names.update(_keys(node.iter))
     return names - {"", "asyncio"}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from toolchord_guest.calls import ToolFunction, settled
 from toolchord_guest.hub import Hub
 
-hub: Hub
+hub: Hub = None  # type: ignore[assignment]
 """Set by the worker."""
 
 
@@ -53,7 +53,7 @@ class ThreadPoolExecutor(real.Executor):
         if initializer is not None:
             initializer(*initargs)
 
-    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future:  # type: ignore[override]
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future:
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         future = Future()
@@ -107,7 +107,7 @@ def as_completed(futures: Iterable[Future], timeout: float | None = None) -> Ite
     """Yield futures as they end, as concurrent.futures.as_completed does."""
     waiting = list(dict.fromkeys(futures))
     while waiting:
-        if not _wait(lambda: any(future.done() for future in waiting), timeout):
+        if not _wait(lambda left=waiting: any(future.done() for future in left), timeout):  # type: ignore[misc]
             raise TimeoutError(f"{len(waiting)} futures unfinished")
         done = [future for future in waiting if future.done()]
         waiting = [future for future in waiting if not future.done()]
@@ -138,8 +138,14 @@ class Thread:
     _names = itertools.count(1)
 
     def __init__(
-        self, group: None = None, target: Any = None, name: str | None = None, args: Any = (), kwargs: Any = None,
-        *, daemon: bool | None = None,
+        self,
+        group: None = None,
+        target: Any = None,
+        name: str | None = None,
+        args: Any = (),
+        kwargs: Any = None,
+        *,
+        daemon: bool | None = None,
     ) -> None:
         self.name = name or f"Thread-{next(self._names)}"
         self.daemon = bool(daemon)
@@ -231,9 +237,9 @@ class RLock:
         import greenlet
 
         me = greenlet.getcurrent()
-        if self._owner is not me and self._count:
-            if not blocking or not _wait(lambda: not self._count, None if timeout < 0 else timeout):
-                return False
+        taken = self._owner is not me and self._count > 0
+        if taken and not (blocking and _wait(lambda: not self._count, None if timeout < 0 else timeout)):
+            return False
         self._owner = me
         self._count += 1
         return True
@@ -343,5 +349,3 @@ async def in_thread(function: Any, /, *args: Any, **kwargs: Any) -> Any:
 
     hub.spawn(work)
     return await future
-
-

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
-import hashlib
+import functools
 import itertools
 import sys
 from collections import Counter, OrderedDict, namedtuple
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgpack
 
@@ -29,6 +30,7 @@ MAX_DEPTH = 100
 
 _ON_STACK = 8
 _PART_COST = 64
+_CONTAINER_COST = 64
 """Bytes that a part counts for besides its data: empty ones must end too."""
 _MAX_COLLISIONS = 500_000
 """Comparisons that the keys of one message may cost, as a bound on what a hostile writer can make a reader do."""
@@ -89,7 +91,6 @@ class Encoder:
 
     Args:
         emit: takes the parts in order; they must reach the reader before the bytes that `encode` returns.
-        canonical: sort dicts, so that equal values give equal bytes (for digests).
         resolve: gives the value that stands behind another one, or that value itself.
         refs: numbers for the large pieces, shared between encoders whose values travel together.
     """
@@ -98,12 +99,10 @@ class Encoder:
         self,
         emit: Callable[[Part], None] | None = None,
         *,
-        canonical: bool = False,
         resolve: Callable[[Any], Any] | None = None,
         refs: Iterator[int] | None = None,
     ) -> None:
         self._emit = emit
-        self._canonical = canonical
         self._resolve = resolve
         self._refs = itertools.count(1) if refs is None else refs
 
@@ -180,7 +179,7 @@ class Encoder:
         if not _STR.issuperset(map(type, value)):
             return self._pairs(value, depth)
         values = value.values()
-        if len(value) <= 64 and not self._canonical and _FLAT.issuperset(map(type, values)):
+        if len(value) <= 64 and _FLAT.issuperset(map(type, values)):
             packed: bytes = _packer.pack(value)
             if len(packed) <= CHUNK:
                 return packed
@@ -190,7 +189,7 @@ class Encoder:
         key = ""
         depth += 1
         try:
-            for key, item in sorted(value.items(), key=_first) if self._canonical else value.items():
+            for key, item in value.items():
                 if len(key) > CHUNK // 4:
                     raise Unsupported(f"a dict key of {len(key):,} characters")
                 piece = pack(key) + encode(item, depth)
@@ -224,11 +223,7 @@ class Encoder:
                 raise Unsupported("two dict keys of the same value: an Enum member crosses as its value")
         if all(isinstance(key, str) and not isinstance(key, enum.Enum) for key in value):
             return self._dict({str.__str__(key): item for key, item in value.items()}, depth)
-        if self._canonical:
-            rows = sorted((self.encode(key, depth), key, item) for key, item in value.items())
-            flat = [x for _, key, item in rows for x in (key, item)]
-        else:
-            flat = [x for pair in value.items() for x in pair]
+        flat = [x for pair in value.items() for x in pair]
         return _ext(PAIRS, self._items(flat, depth))
 
     def _other(self, value: object, depth: int) -> bytes:
@@ -238,7 +233,7 @@ class Encoder:
             return self.encode(value.value, depth + 1)
         if isinstance(value, tuple):
             fields = getattr(type(value), "_fields", None)
-            if isinstance(fields, tuple) and self._resolve is None and not self._canonical:
+            if isinstance(fields, tuple) and self._resolve is None:
                 return _ext(NAMED, self._items([type(value).__name__, list(fields), *value], depth))
             return _ext(TUPLE, self._items(value, depth))
         if isinstance(value, set | frozenset):
@@ -250,11 +245,11 @@ class Encoder:
 
     def _members(self, items: set[Any] | frozenset[Any], depth: int) -> list[bytes]:
         """A set's items in an order of their own: the reader's set must not depend on ours."""
-        small = Encoder(canonical=self._canonical, resolve=self._resolve)
+        small = Encoder(resolve=self._resolve)
         try:
             rows = sorted((small.encode(item, depth), n, item) for n, item in enumerate(items))
             if self._emit is None:
-                return [piece if self._canonical else _hashable(piece, item) for piece, _, item in rows]
+                return [_hashable(piece, item) for piece, _, item in rows]
             return [
                 _hashable(piece, item) if len(piece) <= CHUNK else self.encode(item, depth) for piece, _, item in rows
             ]
@@ -302,10 +297,6 @@ def unsupported(value: object) -> Unsupported:
     else:
         hint = "turn it into plain data (dict, list, str, numbers) first"
     return Unsupported(f"{name} is not plain data: {hint}")
-
-
-def _first(item: tuple[str, Any]) -> str:
-    return item[0]
 
 
 def _exact(value: Any, base: type) -> Any:
@@ -358,13 +349,16 @@ class Decoder:
 
     Args:
         record: makes the dicts of the decoded value (the guest's own kind), or None for plain ones.
-        limit: bytes of one message, parts included.
+        limit: bytes of one message, parts included; each list and dict counts for what it takes in memory.
         named: rebuild named tuples; only towards a guest, since it defines a class.
     """
 
     def __init__(
         self, *, record: Callable[[dict[str, Any]], Any] | None = None, limit: int | None = None, named: bool = False
     ) -> None:
+        self._options = dict(_OPTIONS, ext_hook=self._ext, object_hook=record)
+        if limit is not None:
+            self._options |= {"object_hook": self._charge, "list_hook": self._charge}
         self._record = record
         self._limit = limit
         self._named = named
@@ -423,6 +417,11 @@ class Decoder:
         if self._limit is not None and self._size > self._limit:
             raise TooLarge(f"more than {self._limit} bytes")
 
+    def _charge(self, container: Any) -> Any:
+        """A byte on the wire can be an empty container: without this it would cost the host seventy times as much."""
+        self._grow(_CONTAINER_COST)
+        return container
+
     def _unpack(self, data: bytes) -> Any:
         if self._depth > MAX_DEPTH + 8:
             raise ValueError("nested too deeply")
@@ -430,10 +429,8 @@ class Decoder:
         try:
             # Each `unpackb` takes 40 KB of the C stack; an `Unpacker` costs more time and keeps them on the heap.
             if self._depth <= _ON_STACK:
-                return msgpack.unpackb(data, ext_hook=self._ext, object_hook=self._record, **_OPTIONS)
-            unpacker = msgpack.Unpacker(
-                max_buffer_size=len(data) or 1, ext_hook=self._ext, object_hook=self._record, **_OPTIONS
-            )
+                return msgpack.unpackb(data, **self._options)
+            unpacker = msgpack.Unpacker(max_buffer_size=len(data) or 1, **self._options)
             unpacker.feed(data)
             value = unpacker.unpack()
             if unpacker.tell() != len(data):
@@ -504,12 +501,11 @@ def _read_time(data: bytes) -> dt.time:
     return dt.time.fromisoformat(text).replace(fold=int(fold), tzinfo=_read_zone(zone))
 
 
+@functools.lru_cache(1024)  # ZoneInfo's own cache is small, and a guest could make it read files all day
 def _read_zone(zone: Any) -> dt.tzinfo | None:
     if zone is None:
         return None
     if isinstance(zone, str):
-        from zoneinfo import ZoneInfo
-
         return ZoneInfo(zone)
     offset = dt.timedelta(seconds=zone)
     return dt.timezone(offset) if offset else dt.UTC
@@ -524,9 +520,3 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
     DECIMAL: lambda data: Decimal(data.decode()),
     UUID_: lambda data: UUID(bytes=data),
 }
-
-
-def digest(*values: object) -> str:
-    """A digest (sha256, hex) of plain values, the same for equal values in every process."""
-    encoder = Encoder(canonical=True)
-    return hashlib.sha256(b"".join(map(encoder.encode, values))).hexdigest()

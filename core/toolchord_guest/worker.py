@@ -68,18 +68,20 @@ class Guest:
         self.listing = {name: frozenset(dir(facade)) for name, facade in self.facades.items()}
         self.policy_names: set[str] = set()
         self.globals: dict[str, Any] = {}
+        self.exposed: dict[str, Any] = {}
         self.runs = 0
 
     def reset(self) -> None:
         """Forget what a warm-up left."""
         self.globals = {"__name__": "__main__", "__builtins__": self.builtins, "__doc__": None}
         self.policy_names = set()
+        self.exposed = {}
         self.runs = 0
 
     def run(self, start: dict[str, Any]) -> wire.Done:
         """Run one program to its end."""
         self.runs += 1
-        filename = FILENAME if self.runs == 1 else f"{FILENAME[:-1]} {self.runs}>"
+        filename = FILENAME if self.runs == 1 else f"{FILENAME} {self.runs}"
         self.clock.reset(start["epoch"])
         self.hub.reset()
         modules.seed(start["seed"])
@@ -104,8 +106,10 @@ class Guest:
         """Bind the tools and the inputs; what the program assigned before keeps its place in a session."""
         hub = self.hub
         tools = {stub["name"]: ToolFunction(hub, stub) for stub in start["tools"]}
-        for name in [n for n, v in self.globals.items() if isinstance(v, ToolFunction | Namespace)]:
-            del self.globals[name]
+        for name, exposed in self.exposed.items():
+            if self.globals.get(name) is exposed:
+                del self.globals[name]
+        own = set(self.globals)
         spaces: dict[str, dict[str, ToolFunction]] = {}
         for name, tool in tools.items():
             space, dot, short = name.rpartition(".")
@@ -118,6 +122,7 @@ class Guest:
         for stub in start["builtin_tools"]:
             self.globals.setdefault(stub["name"], ToolFunction(hub, stub))
         self.globals["call_tool"] = _Dispatcher(hub, tools)
+        self.exposed = {name: thing for name, thing in self.globals.items() if name not in own}
         self.globals.update(Decoder(record=Record, named=True).decode(start["inputs"]))
 
     def _execute(self, compiled: Compiled) -> tuple[Any, bool]:
@@ -130,9 +135,9 @@ class Guest:
         loop = self.hub.loop
         value = loop.run_until_complete(main()) if compiled.is_async else main()
         returned = True
-        if value is None and compiled.captures and VALUE in scope:
+        if value is names.END_VALUE and compiled.captures and VALUE in scope:
             value = scope[VALUE]
-        elif value is None:
+        elif value is names.END_VALUE:
             assigned = [name for name in compiled.assigned if name in scope]
             returned = bool(assigned)
             value = scope[assigned[-1]] if assigned else None
@@ -143,7 +148,7 @@ class Guest:
         return value, returned
 
     def _finish(self) -> None:
-        """Started calls come to their end though nobody awaits them; unfinished tasks are cancelled, as asyncio.run does."""
+        """Started calls end though nobody awaits them; unfinished tasks are cancelled, as asyncio.run does."""
         hub = self.hub
         tasks = [task for task in asyncio.all_tasks(hub.loop) if not task.done()]
         for task in sorted(tasks, key=hash):
@@ -248,15 +253,15 @@ def warm_up(*, unrestricted: bool) -> None:
 
 def _warm_pydantic() -> None:
     """Let pydantic import what it imports late."""
-    pydantic = sys.modules.get("pydantic")
+    pydantic: Any = sys.modules.get("pydantic")
     if pydantic is None:
         return
 
-    class Model(pydantic.BaseModel):  # type: ignore[misc, name-defined]
+    class Model(pydantic.BaseModel):  # type: ignore[misc]
         a: int = pydantic.Field(1, ge=0)
         b: list[datetime.date] | None = None
 
-        @pydantic.field_validator("a")
+        @pydantic.field_validator("a")  # type: ignore[untyped-decorator]
         @classmethod
         def _same(cls, value: int) -> int:
             return value

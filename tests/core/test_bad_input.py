@@ -656,10 +656,23 @@ async def test_a_forged_deadline_does_no_harm(raw: CodeSandbox, until: float) ->
     assert (result.value, result.stdout) == (1, "before\n")
 
 
-async def test_forged_cancels_of_other_calls_do_no_harm(raw: CodeSandbox) -> None:
-    frames = b"".join(pack(wire.Cancel(n)) for n in (-1, 0, 1, 1, 2, 99, 2**63 - 1))
-    result = await forge(raw, frames + done(b"\x01"))
+async def test_a_call_that_has_ended_may_be_cancelled_again(raw: CodeSandbox) -> None:
+    result = await forge(raw, pack(wire.Cancel(1)) * 3 + done(b"\x01"))
     assert (result.value, result.calls[0].status) == (1, "ok")
+
+
+@pytest.mark.parametrize("number", [-1, 0, 2, 2**63 - 1])
+async def test_a_cancel_of_a_call_that_was_never_made_ends_the_run(raw: CodeSandbox, number: int) -> None:
+    result = await forge(raw, pack(wire.Cancel(number)) + done(b"\x01"))
+    assert result.error is not None
+    assert (result.error.type, result.error.kind) == ("GuestDied", "protocol")
+    assert result.calls[0].status == "ok"
+
+
+async def test_a_flood_of_ready_frames_ends_the_run(raw: CodeSandbox) -> None:
+    result = await forge(raw, pack(wire.Ready()) * 2)
+    assert result.error is not None
+    assert result.error.kind == "protocol"
 
 
 @pytest.mark.parametrize("way", ["os._exit(3)", "os.abort()", "os.close(3)"])

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import functools
 import gc
+import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.core import machines
 from tests.core.machines import descendants, descriptors, exists, run_host, until, wait_until
 from toolchord import CodeSandbox, ExecutionResult, Limits
 from toolchord.errors import SandboxClosed
@@ -27,6 +32,15 @@ Ending = Callable[[CodeSandbox], Coroutine[Any, Any, str]]
 
 async def children() -> dict[int, str]:
     return await asyncio.to_thread(descendants)
+
+
+def gone(pids: Collection[int]) -> bool:
+    return not any(map(exists, pids))
+
+
+def confined(pids: Iterable[int]) -> list[int]:
+    """Those that are guests: a filter is on them."""
+    return [pid for pid in pids if "\nSeccomp:\t2" in Path(f"/proc/{pid}/status").read_text()]
 
 
 async def finish(sandbox: CodeSandbox) -> str:
@@ -87,9 +101,7 @@ async def hang_up(sandbox: CodeSandbox) -> str:
 
 async def be_killed_from_outside(sandbox: CodeSandbox) -> str:
     async def kill_me() -> None:
-        # Both guests that wait and guests that work are confined; whoever works now has used the most time.
-        pids = [p for p in descendants() if "\nSeccomp:\t2" in Path(f"/proc/{p}/status").read_text()]
-        for pid in pids:
+        for pid in confined(descendants()):
             os.kill(pid, signal.SIGKILL)
 
     result = await sandbox.execute("await kill_me()\nwhile True: pass", tools=[kill_me])
@@ -219,12 +231,6 @@ async with CodeSandbox(tools=[wait], isolation={isolation!r}) as sandbox:
 
 @pytest.mark.parametrize("namespaces", [True, False])
 def test_a_killed_host_takes_its_zygote_and_guests_with_it(namespaces: bool) -> None:
-    import json
-    import subprocess
-    import sys
-
-    from tests.core import machines
-
     denial = "pass" if namespaces else "from tests.core.machines import deny; deny('unshare', errno.EPERM)"
     script = KILLED_HOST.format(isolation="auto", denial=denial)
     text = machines._PREAMBLE + "".join(f"    {line}\n" for line in script.strip().splitlines()) + machines._EPILOGUE
@@ -284,7 +290,7 @@ async def test_a_killed_zygote_is_replaced_at_the_next_run() -> None:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:  # it went with another
                     pass
-            await until(lambda ours=ours: not any(map(exists, ours)))
+            await until(functools.partial(gone, ours))
             assert (await sandbox.execute("6 * 7")).value == 42
     await until(lambda: descendants().keys() <= before.keys())
 
@@ -310,9 +316,8 @@ async def test_a_session_whose_guest_was_killed_says_so_and_starts_anew() -> Non
     before = await children()
 
     async def strike() -> None:
-        for pid in descendants().keys() - before.keys():
-            if "\nSeccomp:\t2" in Path(f"/proc/{pid}/status").read_text():
-                os.kill(pid, signal.SIGKILL)
+        for pid in confined(descendants().keys() - before.keys()):
+            os.kill(pid, signal.SIGKILL)
 
     async with CodeSandbox(tools=[strike]) as sandbox, sandbox.session() as session:
         assert (await session.execute("x = 1")).ok

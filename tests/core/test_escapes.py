@@ -14,9 +14,8 @@ import pytest
 HERE = Path(__file__).parent
 CORPUS = HERE.parent / "corpora" / "escapes"
 ADAPTERS = {"both walls": HERE / "escape_adapter.py", "wall two alone": HERE / "escape_adapter_unrestricted.py"}
-ENDS = {
-    "done", "ProgramRefused", "LimitExceeded", "GuestDied", "UnsupportedValue", "SyntaxError", "MemoryError", "RecursionError",
-}  # fmt: skip
+REFUSALS = {"ProgramRefused", "LimitExceeded", "GuestDied", "UnsupportedValue"}
+ENDS = REFUSALS | {"done", "SyntaxError", "MemoryError", "RecursionError"}
 """How a run may end besides an exception of the program's own."""
 
 HOST_SIDE = {"adapter-error", "None", "report poisoned", "ReplayDivergence"}
@@ -24,7 +23,7 @@ HOST_SIDE = {"adapter-error", "None", "report poisoned", "ReplayDivergence"}
 
 def harness(adapter: Path, folder: str, report: Path) -> list[dict[str, Any]]:
     """Run the corpus's own harness, unedited; its report."""
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         CORPUS / "harness.py",
         adapter,

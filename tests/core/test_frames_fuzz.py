@@ -7,18 +7,18 @@ import collections
 import random
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgpack
 import pytest
 
 from toolchord.catalogue import Catalogue
+from toolchord.channel import Channel
 from toolchord.dispatch import Dispatcher
 from toolchord.journal import Journal
 from toolchord.limits import Limits
 from toolchord.results import ExecutionResult
-from toolchord.run import Channel, Run
+from toolchord.run import Run
 from toolchord_guest import wire
 from toolchord_guest.values import Encoder
 
@@ -65,7 +65,7 @@ async def converse(said: bytes, *, hang_up: bool, code: int | None = 0) -> tuple
     """Play one conversation: its result, and the seconds it took."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    dispatcher = Dispatcher(Catalogue.of([echo]), {}, _EXECUTOR)
+    dispatcher = Dispatcher(Catalogue.of([echo]), {}, 4)
     channel = await Channel.open(HostileGuest(ours, code))  # type: ignore[arg-type]
     run = Run(channel, dispatcher, Journal(), LIMITS)
     loop = asyncio.get_running_loop()
@@ -91,8 +91,6 @@ async def converse(said: bytes, *, hang_up: bool, code: int | None = 0) -> tuple
         await asyncio.gather(speaker, return_exceptions=True)
         theirs.close()
 
-
-_EXECUTOR = ThreadPoolExecutor(4)
 
 BODY = Encoder().encode([[1], {}])
 TIDY: list[list[Any]] = [
@@ -123,8 +121,10 @@ EXTENSIONS += [
     msgpack.packb(msgpack.ExtType(code, payload))
     for code in range(16)
     for payload in (
-        b"", b"\x90", b"\x92\x90\x90", b"\x92\x01\x01", b"\xc0", b"1e999999999", b"nan", b"sNaN", b"\x93\xa1a\xc3\xa3Foo",
-        b"\x93\xab2020-01-01T0\x00\xaa../../etc/", b"\x93\xb32020-01-01T00:00:00\x00\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00",
+        b"", b"\x90", b"\x92\x90\x90", b"\x92\x01\x01", b"\xc0", b"1e999999999", b"nan", b"sNaN",
+        b"\x93\xa1a\xc3\xa3Foo",
+        b"\x93\xab2020-01-01T0\x00\xaa../../etc/",
+        b"\x93\xb32020-01-01T00:00:00\x00\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00",
         b"\x93\xcf\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00", b"\x00\x00\x00\x01", b"\x91" * 300, b"9" * 10_000,
     )
 ]  # fmt: skip
@@ -212,7 +212,7 @@ async def test_mutated_conversations_have_only_documented_outcomes_and_end_in_ti
 
 
 CALL = [1, 1, "echo", 1, BODY]
-HOSTILE = {
+HOSTILE: dict[str, tuple[list[list[Any]], str]] = {
     "it waits for nothing": ([[4, None]], "protocol"),
     "it waits twice": ([CALL, [4, None], [4, None]], "protocol"),
     "a call out of turn": ([[1, 2, "echo", 1, BODY]], "protocol"),

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import io
 import sys
+import warnings
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -35,7 +36,7 @@ def cpython(code: str) -> tuple[Any, str, tuple[str, int] | None]:
     scope: dict[str, Any] = {"__name__": "__main__"}
     out = io.StringIO()
     failure = None
-    with contextlib.redirect_stdout(out):
+    with contextlib.redirect_stdout(out), warnings.catch_warnings(action="ignore"):
         try:
             compiled = compile(code, "<case>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
             coroutine = eval(compiled, scope)
@@ -55,7 +56,7 @@ async def assert_same(sandbox: CodeSandbox, code: str) -> None:
     """The program gives the same variable `r`, the same stdout and the same error at the same line as in CPython."""
     value, stdout, failure = await asyncio.to_thread(cpython, code)
     result = await sandbox.execute(code + "\nr" if failure is None else code)
-    found = None if result.error is None else (result.error.type, result.error.line)
+    found = None if result.error is None else (result.error.type, result.error.line or 0)
     assert found == failure, f"{result.error}\n{code}"
     assert result.stdout == stdout, code
     if failure is None:
@@ -130,7 +131,7 @@ SAME: dict[str, list[str]] = {
     "exceptions": [
         "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    r = [str(e), type(e).__name__]\nelse:\n    r = 0\nfinally:\n    print('f')", "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    pass\nr = e", "class E(ValueError):\n    def __init__(self, a, b):\n        super().__init__(a)\n        self.b = b\ntry:\n    raise E(1, 2)\nexcept (KeyError, ValueError) as e:\n    r = [e.args, e.b, isinstance(e, E)]",
         "try:\n    try:\n        1 / 0\n    except ZeroDivisionError as e:\n        raise ValueError('v') from e\nexcept ValueError as e:\n    r = [repr(e.__cause__), repr(e.__context__), e.__suppress_context__]", "raise", "raise ValueError", "raise 5", "assert 1 == 2, 'why'", "assert True\nr = 1",
-        "def f():\n    for i in range(3):\n        try:\n            continue\n        finally:\n            print(i)\nf()", "try:\n    raise ExceptionGroup('g', [ValueError(1), TypeError(2), ExceptionGroup('h', [ValueError(3)])])\nexcept* ValueError as e:\n    r = len(e.exceptions)\nexcept* TypeError as e:\n    print(e.exceptions)",
+        "def f():\n    for i in range(3):\n        try:\n            continue\n        finally:\n            print(i)\nr = f()", "try:\n    raise ExceptionGroup('g', [ValueError(1), TypeError(2), ExceptionGroup('h', [ValueError(3)])])\nexcept* ValueError as e:\n    r = len(e.exceptions)\nexcept* TypeError as e:\n    print(e.exceptions)",
         "e = ValueError('x')\ne.add_note('a note')\nr = e.__notes__", "try:\n    raise KeyError('k')\nexcept BaseException as e:\n    r = [str(e), repr(e), e.args]", "try:\n    int('x')\nexcept ValueError as e:\n    r = str(e)", "d = {}\ntry:\n    d['k']\nexcept LookupError as e:\n    r = e.args[0]",
         "def f():\n    try:\n        raise ValueError\n    except ValueError:\n        return 'caught'\n    finally:\n        return 'finally'\nr = f()", "import traceback\ntry:\n    1 / 0\nexcept Exception:\n    r = traceback.format_exc().splitlines()[-1]", "x = [1, 2]\nx[5]", "None.foo", "'a'.foo", "foo", "int('a')", "{}['a']", "[].pop()", "(1).x = 2", "len(5)", "import math\nmath.sqrt(-1)",
     ],
@@ -169,10 +170,10 @@ SAME: dict[str, list[str]] = {
         "x = 1\ndef f():\n    return x\nx = 2\nr = f()", "def f():\n    return later()\ndef later(): return 1\nr = f()", "r = []\ndef f():\n    r.append(1)\nf()", "n = 0\ndef inc():\n    global n\n    n += 1\nfor _ in range(3): inc()\nr = n", "if True:\n    y = 1\nelse:\n    z = 2\nr = y\nz", "try:\n    q = 1\nfinally:\n    pass\nr = q", "len = 5\nr = len\ndel len\nr = [r, len('ab')]", "print = 5\nr = print", "def f(list): return list\nr = f(3)", "for i in range(2):\n    def g(): return i\nr = g()\ni = 9\nr = [r, g()]", "class A:\n    y = 1\n    def f(self):\n        return y\nA().f()", "x = 'g'\ndef f():\n    x = 'l'\n    class A:\n        z = x\n    return A.z\nr = f()", "x = 'g'\nclass A:\n    x = 'c'\n    def f(self): return x\nr = A().f()",
     ],
     "imports": ["import math as m, collections.abc\nfrom json import dumps as d, loads\nr = [m.floor(2.5), d([1]), isinstance([], collections.abc.Sequence)]", "from math import *\nr = floor(pi)", "from collections import abc\nr = isinstance({}, abc.Mapping)", "def f():\n    import math\n    return math.pi\nr = f()\nmath", "import json\njson = 5\nr = json", "import datetime\nfrom datetime import datetime as dt, timedelta\nr = [dt(2024, 1, 31) + timedelta(days=1), datetime.date(2024, 2, 29).isoformat(), dt.strptime('2024-01-02', '%Y-%m-%d').year, dt.fromisoformat('2024-01-02T03:04:05+00:00').utcoffset()]", "from __future__ import annotations, division\nr = 1"],
-    "comments and layout": ["# first\n\n\nr = 1  # one\n", "r = (1 +\n     2)\nx = [\n  1,\n]\n", "if 1: r = 1; s = 2", "'''doc'''\nr = 1", "\tr = 1" if False else "r = 1\n\n\n", "r = 1 \\\n  + 2", "# -*- coding: utf-8 -*-\nr = 'ü'", "é = 1\nr = é", "r = ...", "pass\nr = None"],
+    "comments and layout": ["# first\n\n\nr = 1  # one\n", "r = (1 +\n     2)\nx = [\n  1,\n]\n", "if 1: r = 1; s = 2", "'''doc'''\nr = 1", "\tr = 1" if False else "r = 1\n\n\n", "r = 1 \\\n  + 2", "# -*- coding: utf-8 -*-\nr = 'ü'", "é = 1\nr = é", "r = repr(...)", "pass\nr = None"],
     "builtins": [
         "r = [all([]), any([0]), ascii('ü'), bin(5), chr(97), ord('a'), hex(255), oct(8), pow(2, 10, 7), sorted('ba', reverse=True), list(reversed([1, 2])), list(zip('ab', [1, 2], strict=True)), list(enumerate('a', 1)), round(2.5), sum([1], 5), max('ab', key=ord), isinstance(1, (int, str)), callable(len), repr('a'), slice(1, 2).stop, frozenset([1]), complex(1, 2).imag, bytearray(b'a')[0], memoryview(b'ab')[1], type(1).__name__, iter([1]).__next__(), hash(1), object() == object()]",
-        "r = list(zip([1], [1, 2], strict=True))", "print(1, 'a', sep='-', end='!\\n')\nprint()\nprint([1, 'x'], {'a': None}, (1,), {1})", "print(*range(3), sep='\\n')", "x = iter([1, 2, 3])\nr = [next(x), next(x, 0), list(x), next(x, 'd')]", "r = [int('ff', 16), float('inf'), str(b'a', 'ascii'), bool('False'), dict(a=1, **{'b': 2}), list('ab'), tuple([1]), set('a')]", "r = [getattr(5, 'real'), hasattr([], 'append'), setattr, 1][0:2]", "r = [isinstance(True, int), issubclass(bool, int), type(None).__name__, NotImplemented is NotImplemented, Ellipsis is ..., __name__, __debug__]",
+        "r = list(zip([1], [1, 2], strict=True))", "print(1, 'a', sep='-', end='!\\n')\nprint()\nprint([1, 'x'], {'a': None}, (1,), {1})\nr = 1", "r = print(*range(3), sep='\\n')", "x = iter([1, 2, 3])\nr = [next(x), next(x, 0), list(x), next(x, 'd')]", "r = [int('ff', 16), float('inf'), str(b'a', 'ascii'), bool('False'), dict(a=1, **{'b': 2}), list('ab'), tuple([1]), set('a')]", "r = [getattr(5, 'real'), hasattr([], 'append'), setattr, 1][0:2]", "r = [isinstance(True, int), issubclass(bool, int), type(None).__name__, NotImplemented is NotImplemented, Ellipsis is ..., __name__, __debug__]",
     ],
 }  # fmt: skip
 
@@ -187,12 +188,16 @@ CASES = [(name, number, code) for name, codes in SAME.items() for number, code i
 
 
 @pytest.mark.parametrize(("construct", "number", "code"), CASES, ids=[f"{name} {number}" for name, number, _ in CASES])
-async def test_a_construct_does_what_it_does_in_cpython(sandbox: CodeSandbox, construct: str, number: int, code: str) -> None:
+async def test_a_construct_does_what_it_does_in_cpython(
+    sandbox: CodeSandbox, construct: str, number: int, code: str
+) -> None:
     await assert_same(sandbox, code)
 
 
 @pytest.mark.parametrize(("construct", "number", "code"), CASES, ids=[f"{name} {number}" for name, number, _ in CASES])
-async def test_a_construct_does_the_same_inside_a_coroutine_program(sandbox: CodeSandbox, construct: str, number: int, code: str) -> None:
+async def test_a_construct_does_the_same_inside_a_coroutine_program(
+    sandbox: CodeSandbox, construct: str, number: int, code: str
+) -> None:
     if "__future__" in code or "locals" in code:
         code = f"{code}\nimport asyncio\nawait asyncio.sleep(0)"
     else:
@@ -249,7 +254,9 @@ REFUSED: list[tuple[str, int, str]] = [
 
 
 @pytest.mark.parametrize(("code", "line", "hint"), REFUSED, ids=[code for code, _, _ in REFUSED])
-async def test_what_is_not_allowed_is_refused_with_its_line_and_a_hint(sandbox: CodeSandbox, code: str, line: int, hint: str) -> None:
+async def test_what_is_not_allowed_is_refused_with_its_line_and_a_hint(
+    sandbox: CodeSandbox, code: str, line: int, hint: str
+) -> None:
     result = await sandbox.execute(f"print('ran')\n{code}")
     assert result.error is not None
     assert (result.error.type, result.error.kind, result.error.line) == ("ProgramRefused", "refused", line + 1)
@@ -301,19 +308,53 @@ async def test_a_name_of_ones_own_may_be_that_of_a_refused_builtin(sandbox: Code
 # every node of the grammar
 
 KNOWINGLY_REFUSED: set[str] = set()
-ABSTRACT = {"AST", "mod", "stmt", "expr", "expr_context", "boolop", "operator", "unaryop", "cmpop", "excepthandler", "pattern", "type_ignore", "type_param", "slice"}
-NEVER_PARSED = {"Interactive", "FunctionType", "TypeIgnore", "Suite", "AugLoad", "AugStore", "Param", "Index", "ExtSlice", "Num", "Str", "Bytes", "NameConstant", "Ellipsis"}
+ABSTRACT = {
+    "AST",
+    "mod",
+    "stmt",
+    "expr",
+    "expr_context",
+    "boolop",
+    "operator",
+    "unaryop",
+    "cmpop",
+    "excepthandler",
+    "pattern",
+    "type_ignore",
+    "type_param",
+    "slice",
+}
+NEVER_PARSED = {
+    "Interactive",
+    "FunctionType",
+    "TypeIgnore",
+    "Suite",
+    "AugLoad",
+    "AugStore",
+    "Param",
+    "Index",
+    "ExtSlice",
+    "Num",
+    "Str",
+    "Bytes",
+    "NameConstant",
+    "Ellipsis",
+}
 
 
-def test_every_node_of_this_pythons_grammar_is_allowed_or_knowingly_refused() -> None:
-    nodes = {name for name, item in vars(ast).items() if isinstance(item, type) and issubclass(item, ast.AST)}
+async def test_every_node_of_this_pythons_grammar_is_allowed_or_knowingly_refused() -> None:
+    nodes = {
+        name
+        for name, item in vars(ast).items()
+        if isinstance(item, type) and issubclass(item, ast.AST) and not name.startswith("_")
+    }
     asked = nodes - ABSTRACT - NEVER_PARSED
     allowed = {name for name in asked if getattr(Policy, f"visit_{name}", None) is not None}
     assert asked - allowed == KNOWINGLY_REFUSED
     assert len(asked) > 80
 
 
-def test_a_node_that_nobody_thought_of_is_refused() -> None:
+async def test_a_node_that_nobody_thought_of_is_refused() -> None:
     class Unheard(ast.Pass):
         pass
 
@@ -347,7 +388,7 @@ VALUES: list[tuple[str, Any]] = [
     ("x = 3\nx += 1", 4),
     ("x: int = 3", 3),
     ("a, b = 1, 2", 2),
-    ("x = 3\nprint('shown')", 3),
+    ("x = 3\nprint('shown')", None),
     ("def f():\n    z = 9\n    return z\nx = f()", 9),
     ("x = 1\nfor i in range(3):\n    x = i", 2),
     ("x = 1\nNone", None),
@@ -356,25 +397,42 @@ VALUES: list[tuple[str, Any]] = [
     ("async def main():\n    return 5\nawait main()", 5),
     ("import asyncio\nasync def main():\n    return 5\nasyncio.run(main())", 5),
     ("import asyncio\nasync def main():\n    return 5\nreturn main()", 5),
-    ("import asyncio\nasync def main():\n    return 5\nasyncio.create_task(main())", 5),
     ("(x := 5)", 5),
     ("'''only a doc string'''", "only a doc string"),
     ("[i for i in range(3)]", [0, 1, 2]),
     ("lambda_free = (lambda: 4)()", 4),
     ("x = 1\nreturn", 1),
-    ("x = 5\nreturn None", 5),
+    ("x = 5\nreturn None", None),
+    ("x = 5\ndef f():\n    return None\nreturn f()", None),
+    ("x = 5\nif x:\n    return\nx = 6", 5),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("code", "expected"), VALUES, ids=[code for code, _ in VALUES])
-async def test_the_value_is_the_return_or_the_last_expression_or_the_last_assigned_name(sandbox: CodeSandbox, code: str, expected: Any) -> None:
+async def test_the_value_is_the_return_or_the_last_expression_or_the_last_assigned_name(
+    sandbox: CodeSandbox, code: str, expected: Any
+) -> None:
     result = await sandbox.execute(code)
     assert result.error is None, result.error
     assert result.value == expected
     assert type(result.value) is type(expected)
 
 
-@pytest.mark.parametrize("code", ["", "\n\n# nothing\n", "pass", "print('x')", "def f(): return 1", "import json", "for i in []:\n    pass", "if False:\n    5", "class A:\n    x = 1", "x = 1\ndel x"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "",
+        "\n\n# nothing\n",
+        "pass",
+        "print('x')",
+        "def f(): return 1",
+        "import json",
+        "for i in []:\n    pass",
+        "if False:\n    5",
+        "class A:\n    x = 1",
+        "x = 1\ndel x",
+    ],
+)
 async def test_a_program_that_yields_nothing_says_so(sandbox: CodeSandbox, code: str) -> None:
     result = await sandbox.execute(code)
     assert result.error is None, result.error
@@ -418,7 +476,9 @@ LINES: list[tuple[str, str, int]] = [
 
 @pytest.mark.parametrize(("code", "error", "line"), LINES, ids=[code for code, _, _ in LINES])
 @pytest.mark.parametrize("shift", [0, 3])
-async def test_an_errors_line_is_the_programs_own(sandbox: CodeSandbox, code: str, error: str, line: int, shift: int) -> None:
+async def test_an_errors_line_is_the_programs_own(
+    sandbox: CodeSandbox, code: str, error: str, line: int, shift: int
+) -> None:
     result = await sandbox.execute("# comment\n" * shift + code)
     assert result.error is not None
     assert (result.error.type, result.error.line) == (error, line + shift), result.error
@@ -459,22 +519,41 @@ async def test_a_program_reads_its_own_private_names_and_nobody_elses(sandbox: C
 # any program
 
 NAMES = ["a", "b", "c", "d"]
-ATOMS = st.one_of(st.integers(-5, 5).map(str), st.sampled_from(["'x'", "'yz'", "[]", "{}", "None", "True", "0.5", "(1, 2)", *NAMES, *NAMES]))
+LITERALS = st.sampled_from(["1", "-2", "'x'", "[3]", "0.5", "(4,)", "None"])
+"""What a loop may add to a variable: nothing that doubles."""
+
+ATOMS = st.one_of(
+    st.integers(-5, 5).map(str),
+    st.sampled_from(["'x'", "'yz'", "[]", "{}", "None", "True", "0.5", "(1, 2)", *NAMES, *NAMES]),
+)
 
 
 def _expressions(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.one_of(
-        st.tuples(inner, st.sampled_from(["+", "-", "*", "//", "%", "==", "!=", "<", "in", "is", "and", "or", "|", "&"]), inner).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
+        st.tuples(
+            inner,
+            st.sampled_from(["+", "-", "*", "//", "%", "==", "!=", "<", "in", "is", "and", "or", "|", "&"]),
+            inner,
+        ).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
         st.tuples(inner, inner, inner).map(lambda t: f"({t[0]} if {t[1]} else {t[2]})"),
         st.lists(inner, max_size=3).map(lambda xs: f"[{', '.join(xs)}]"),
         st.lists(inner, max_size=3).map(lambda xs: f"({''.join(f'{x}, ' for x in xs)})"),
         st.lists(st.tuples(inner, inner), max_size=2).map(lambda ps: f"{{{', '.join(f'{k}: {v}' for k, v in ps)}}}"),
         st.tuples(inner, inner).map(lambda t: f"{t[0]}[{t[1]}]"),
-        st.tuples(st.sampled_from(["not", "-", "str", "len", "bool", "repr", "list", "sorted", "f", "g", "type", "(lambda a: a)"]), inner).map(lambda t: f"{t[0]} ({t[1]})"),
-        st.tuples(inner, st.sampled_from(NAMES), inner, inner).map(lambda t: f"[{t[0]} for {t[1]} in {t[2]} if {t[3]}]"),
+        st.tuples(
+            st.sampled_from(
+                ["not", "-", "str", "len", "bool", "repr", "list", "sorted", "f", "g", "type", "(lambda a: a)"]
+            ),
+            inner,
+        ).map(lambda t: f"{t[0]} ({t[1]})"),
+        st.tuples(inner, st.sampled_from(NAMES), inner, inner).map(
+            lambda t: f"[{t[0]} for {t[1]} in {t[2]} if {t[3]}]"
+        ),
         st.tuples(st.sampled_from(NAMES), inner).map(lambda t: f"({t[0]} := {t[1]})"),
         inner.map(lambda x: f"f'{{{x}!s:>4}}'" if "'" not in x and "{" not in x and "\\" not in x else x),
-        st.tuples(st.sampled_from(["a", "b", "K"]), st.sampled_from(["x", "y", "total"])).map(lambda t: f"{t[0]}.{t[1]}"),
+        st.tuples(st.sampled_from(["a", "b", "K"]), st.sampled_from(["x", "y", "total"])).map(
+            lambda t: f"{t[0]}.{t[1]}"
+        ),
         st.tuples(inner, inner).map(lambda t: f"K({t[0]}).add({t[1]})"),
     )
 
@@ -491,14 +570,32 @@ def _statements(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     name = st.sampled_from(NAMES)
     return st.one_of(
         st.tuples(EXPRESSIONS, block, block).map(lambda t: f"if {t[0]}:\n{t[1]}\nelse:\n{t[2]}"),
-        st.tuples(name, st.sampled_from(["range(3)", "'ab'", "[1, 2]", "a"]), block, block).map(lambda t: f"for {t[0]} in {t[1]}:\n{t[2]}\nelse:\n{t[3]}"),
-        st.tuples(block, st.sampled_from(["Exception", "TypeError", "(KeyError, NameError)"]), block, block).map(lambda t: f"try:\n{t[0]}\nexcept {t[1]} as e:\n    print(type(e).__name__)\n{t[2]}\nfinally:\n{t[3]}"),
+        st.tuples(name, st.sampled_from(["range(2)", "'ab'", "[1, 2]", "list(a)"]), block, block).map(
+            lambda t: f"for {t[0]} in {t[1]}:\n{t[2]}\nelse:\n{t[3]}"
+        ),
+        st.tuples(block, st.sampled_from(["Exception", "TypeError", "(KeyError, NameError)"]), block, block).map(
+            lambda t: f"try:\n{t[0]}\nexcept {t[1]} as e:\n    print(type(e).__name__)\n{t[2]}\nfinally:\n{t[3]}"
+        ),
         st.tuples(block, EXPRESSIONS).map(lambda t: f"def f(x, a=1):\n{t[0]}\n    return {t[1]}"),
         st.tuples(block, name).map(lambda t: f"def g(x):\n    global {t[1]}\n{t[0]}\n    return {t[1]}"),
-        st.tuples(EXPRESSIONS, name).map(lambda t: f"def outer():\n    {t[1]} = 1\n    def inner():\n        nonlocal {t[1]}\n        {t[1]} = {t[0]}\n        return {t[1]}\n    return inner(), {t[1]}\nprint(outer())"),
-        st.tuples(EXPRESSIONS, EXPRESSIONS).map(lambda t: f"class K:\n    total = {t[0]}\n    def __init__(self, x):\n        self.x = x\n    def add(self, y):\n        return [self.x, y, K.total]\n    @property\n    def y(self):\n        return {t[1]}"),
-        st.tuples(EXPRESSIONS, block, block).map(lambda t: f"match {t[0]}:\n    case int() | str() as b:\n{_deeper(t[1])}\n    case [a, *_] | {{'x': a}}:\n{_deeper(t[2])}\n    case _:\n        print('other')"),
-        st.tuples(name, EXPRESSIONS).map(lambda t: f"def gen():\n    for {t[0]} in range(3):\n        yield {t[1]}\nprint(list(gen()))"),
+        st.tuples(EXPRESSIONS, name).map(
+            lambda t: (
+                f"def outer():\n    {t[1]} = 1\n    def inner():\n        nonlocal {t[1]}\n        {t[1]} = {t[0]}\n        return {t[1]}\n    return inner(), {t[1]}\nprint(outer())"
+            )
+        ),
+        st.tuples(EXPRESSIONS, EXPRESSIONS).map(
+            lambda t: (
+                f"class K:\n    total = {t[0]}\n    def __init__(self, x):\n        self.x = x\n    def add(self, y):\n        return [self.x, y, K.total]\n    @property\n    def y(self):\n        return {t[1]}"
+            )
+        ),
+        st.tuples(EXPRESSIONS, block, block).map(
+            lambda t: (
+                f"match {t[0]}:\n    case int() | str() as b:\n{_deeper(t[1])}\n    case [a, *_] | {{'x': a}}:\n{_deeper(t[2])}\n    case _:\n        print('other')"
+            )
+        ),
+        st.tuples(name, EXPRESSIONS).map(
+            lambda t: f"def gen():\n    for {t[0]} in range(3):\n        yield {t[1]}\nprint(list(gen()))"
+        ),
     )
 
 
@@ -508,8 +605,12 @@ def _deeper(block: str) -> str:
 
 SIMPLE = st.one_of(
     st.tuples(st.sampled_from(NAMES), EXPRESSIONS).map(lambda t: f"{t[0]} = {t[1]}"),
-    st.tuples(st.sampled_from(NAMES), st.sampled_from(["+=", "-=", "*=", "|="]), EXPRESSIONS).map(lambda t: f"{t[0]} {t[1]} {t[2]}"),
-    st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES), EXPRESSIONS).map(lambda t: f"{t[0]}, *{t[1]} = {t[2]}, 1"),
+    st.tuples(st.sampled_from(NAMES), st.sampled_from(["+=", "-=", "*=", "|="]), LITERALS).map(
+        lambda t: f"{t[0]} {t[1]} {t[2]}"
+    ),
+    st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES), EXPRESSIONS).map(
+        lambda t: f"{t[0]}, *{t[1]} = {t[2]}, 1"
+    ),
     st.tuples(EXPRESSIONS).map(lambda t: f"print({t[0]})"),
     st.tuples(st.sampled_from(NAMES), EXPRESSIONS, EXPRESSIONS).map(lambda t: f"{t[0]}[{t[1]}] = {t[2]}"),
     st.sampled_from(NAMES).map(lambda n: f"del {n}"),
@@ -522,7 +623,8 @@ PROGRAMS = st.lists(STATEMENTS, min_size=1, max_size=6).map("\n".join)
 
 def _compiles(code: str) -> bool:
     try:
-        compile(code, "<case>", "exec")
+        with warnings.catch_warnings(action="ignore"):
+            compile(code, "<case>", "exec")
     except (SyntaxError, ValueError, OverflowError):
         return False
     return True
@@ -530,7 +632,6 @@ def _compiles(code: str) -> bool:
 
 @given(code=PROGRAMS.filter(_compiles))
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@pytest.mark.filterwarnings("ignore::SyntaxWarning")
 async def test_any_small_program_gives_what_cpython_gives(code: str, sandbox: CodeSandbox) -> None:
     start = "a, b, c = 1, [1, 2], {'x': 3}\nf = g = str\nclass K:\n    total = 0\n    def __init__(self, x):\n        self.x = x\n    def add(self, y):\n        return y\n"
     code = start + code
@@ -543,8 +644,15 @@ async def test_any_small_program_gives_what_cpython_gives(code: str, sandbox: Co
         assert result.value == (value if failure is None else None), code
 
 
-@pytest.mark.parametrize("code", ["def f(): return 1\nf()", "async def f(): return 1\nawait f()", "class A[T]: pass" if sys.version_info >= (3, 12) else "class A: pass"])
-def test_a_program_compiles_the_same_with_and_without_the_policy(code: str) -> None:
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(): return 1\nf()",
+        "async def f(): return 1\nawait f()",
+        "class A[T]: pass" if sys.version_info >= (3, 12) else "class A: pass",
+    ],
+)
+async def test_a_program_compiles_the_same_with_and_without_the_policy(code: str) -> None:
     with_policy = compile_program(code, filename="<program>", tools=set(), policy=Policy({}, set()), modules={})
     without = compile_program(code, filename="<program>", tools=set(), policy=None, modules={})
     assert with_policy.code.co_code == without.code.co_code

@@ -85,7 +85,9 @@ async def forbidden() -> AsyncIterator[CodeSandbox]:
         pytest.fail("a tool ran during a replay")
 
     names = ("get", "plain", "fail", "flaky", "stuck", "big")
-    async with CodeSandbox(tools={name: _named(refuse, name) for name in names}, limits=Limits(wall_time=20)) as sandbox:
+    async with CodeSandbox(
+        tools={name: _named(refuse, name) for name in names}, limits=Limits(wall_time=20)
+    ) as sandbox:
         yield sandbox
 
 
@@ -283,7 +285,17 @@ async def test_inputs_are_part_of_the_record(sandbox: CodeSandbox) -> None:
 
 
 async def test_a_replay_in_a_fresh_process_gives_the_same(sandbox: CodeSandbox) -> None:
-    names = ("gather", "hash order", "hash order of other things", "hash order of objects that come and go", "addresses", "chance", "time", "thread pool", "wait, first completed")
+    names = (
+        "gather",
+        "hash order",
+        "hash order of other things",
+        "hash order of objects that come and go",
+        "addresses",
+        "chance",
+        "time",
+        "thread pool",
+        "wait, first completed",
+    )
     for name in names:
         first = await recorded(sandbox, PROGRAMS[name], World(2))
         assert first.error is None, (name, first.error)
@@ -324,7 +336,9 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("change", CHANGED)
-async def test_a_program_that_goes_another_way_diverges_with_a_position(sandbox: CodeSandbox, forbidden: CodeSandbox, change: str) -> None:
+async def test_a_program_that_goes_another_way_diverges_with_a_position(
+    sandbox: CodeSandbox, forbidden: CodeSandbox, change: str
+) -> None:
     old, new, position = CHANGED[change]
     assert old in BASE
     first = await recorded(sandbox, BASE, World(3))
@@ -367,7 +381,12 @@ async def test_a_truncated_record_diverges_when_it_is_only_replayed(sandbox: Cod
 async def test_an_event_twice_diverges_and_never_gives_a_wrong_value(sandbox: CodeSandbox) -> None:
     first = await recorded(sandbox, BASE, World(3))
     record = copy_of(first)
-    for events in ([*record.events[:1], *record.events], [*record.events, record.events[-1]], record.events[::-1], record.events[1:]):
+    for events in (
+        [*record.events[:1], *record.events],
+        [*record.events, record.events[-1]],
+        record.events[::-1],
+        record.events[1:],
+    ):
         changed = copy_of(first)
         changed.events = events
         result = await sandbox.replay(changed)
@@ -384,7 +403,22 @@ async def test_text_that_is_no_record_is_refused() -> None:
 # continuing
 
 
-CONTINUED = ["one call", "plain calls", "gather", "gather of plain", "TaskGroup", "as_completed", "thread pool", "threads and locks", "chance", "retries", "workers on a queue", "sleep sort with calls", "tool errors", "large results together"]
+CONTINUED = [
+    "one call",
+    "plain calls",
+    "gather",
+    "gather of plain",
+    "TaskGroup",
+    "as_completed",
+    "thread pool",
+    "threads and locks",
+    "chance",
+    "retries",
+    "workers on a queue",
+    "sleep sort with calls",
+    "tool errors",
+    "large results together",
+]
 
 
 @pytest.mark.parametrize("name", CONTINUED)
@@ -415,13 +449,17 @@ async def test_a_truncated_record_is_continued_and_only_what_is_missing_runs(san
 
 async def test_the_record_of_a_run_that_reached_a_limit_can_be_continued(sandbox: CodeSandbox) -> None:
     world = World(6)
-    code = "import asyncio\na = await get(1)\nif FLAG:\n    await stuck()\nb = await get(2)\n[a['count'], b['count']]".replace("FLAG", "a['count'] == 1")
+    code = "import asyncio\na = await get(1)\nif FLAG:\n    await stuck()\nb = await get(2)\n[a['count'], b['count']]".replace(
+        "FLAG", "a['count'] == 1"
+    )
     first = await sandbox.execute(code, tools=world.tools, limits=Limits(wall_time=0.5))
     assert first.error is not None
     assert first.error.limit == "wall_time"
     record = copy_of(first)
     world._stuck.set()
-    second = await sandbox.execute(code, tools=world.tools, journal=Journal(record.events, seed=record.seed, epoch=record.epoch))
+    second = await sandbox.execute(
+        code, tools=world.tools, journal=Journal(record.events, seed=record.seed, epoch=record.epoch)
+    )
     assert second.error is None, second.error
     assert [name for name, _ in world.ledger] == ["get", "stuck", "stuck", "get"]  # what had no answer ran again
     assert second.calls[0].replayed
@@ -445,8 +483,19 @@ async def test_a_continued_run_that_diverges_runs_nothing_more(sandbox: CodeSand
 @st.composite
 def concurrent_programs(draw: st.DrawFn) -> str:
     """A coroutine body over `get`, `plain`, `fail`, sleeps, timeouts, groups, pools, chance and sets."""
-    lines = ["import asyncio, random, uuid, time", "from concurrent.futures import ThreadPoolExecutor", "log = []", "class A: pass"]
-    lines += ["async def leaf(i):", "    log.append(i)", "    v = await get(i)", "    log.append((i, v['count']))", "    return v['count']"]
+    lines = [
+        "import asyncio, random, uuid, time",
+        "from concurrent.futures import ThreadPoolExecutor",
+        "log = []",
+        "class A: pass",
+    ]
+    lines += [
+        "async def leaf(i):",
+        "    log.append(i)",
+        "    v = await get(i)",
+        "    log.append((i, v['count']))",
+        "    return v['count']",
+    ]
     lines += ["def work(i):", "    v = plain(i)['count'] + get(i)['count']", "    log.append(v)", "    return v"]
     steps = draw(st.lists(st.sampled_from(STEPS), min_size=1, max_size=5))
     for number, step in enumerate(steps):
@@ -482,7 +531,9 @@ STEPS = [
 
 
 @given(code=concurrent_programs(), seed=st.integers(0, 2**16))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 async def test_any_concurrent_program_replays_to_the_same(code: str, seed: int, sandbox: CodeSandbox) -> None:
     world = World(seed)
     first = await recorded(sandbox, code, world)

@@ -323,27 +323,31 @@ async def test_a_guest_has_one_descriptor_no_environment_no_files_no_network_no_
     assert seen["hash"] == second.value["hash"] == third.value["hash"]  # so that a record replays anywhere
 
 
+def look_at_guests() -> dict[str, Any]:
+    """/proc's view of every guest of this process."""
+    seen: dict[str, Any] = {}
+    guests = [pid for pid in descendants() if "\nSeccomp:\t2" in Path(f"/proc/{pid}/status").read_text()]
+    for pid in guests:
+        fields = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        limits = {
+            line[:25].strip(): line[25:].split()[1] for line in Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
+        }
+        seen[str(pid)] = {
+            "fields": fields,
+            "limits": limits,
+            "descriptors": sorted(os.listdir(f"/proc/{pid}/fd")),
+            "namespaces": {n: os.readlink(f"/proc/{pid}/ns/{n}") for n in ("user", "pid", "net", "ipc", "uts", "mnt")},
+            "environment": Path(f"/proc/{pid}/environ").read_bytes(),
+            "root": os.listdir(f"/proc/{pid}/root"),
+        }
+    return seen
+
+
 async def test_the_kernel_confirms_every_layer_from_outside() -> None:
     seen: dict[str, Any] = {}
 
     async def look() -> None:
-        guests = [pid for pid in descendants() if "\nSeccomp:\t2" in Path(f"/proc/{pid}/status").read_text()]
-        for pid in guests:
-            fields = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-            limits = {
-                line[:25].strip(): line[25:].split()[1]
-                for line in Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
-            }
-            seen[str(pid)] = {
-                "fields": fields,
-                "limits": limits,
-                "descriptors": sorted(os.listdir(f"/proc/{pid}/fd")),
-                "namespaces": {
-                    n: os.readlink(f"/proc/{pid}/ns/{n}") for n in ("user", "pid", "net", "ipc", "uts", "mnt")
-                },
-                "environment": Path(f"/proc/{pid}/environ").read_bytes(),
-                "root": os.listdir(f"/proc/{pid}/root"),
-            }
+        seen.update(look_at_guests())
 
     async with CodeSandbox(tools=[look], limits=Limits(memory=64 << 20, cpu_time=7)) as sandbox:
         result = await sandbox.execute("await look()")

@@ -1,0 +1,19 @@
+"""LangChain's tools in programs, and Toolchord's tools in LangChain.
+
+`registry_from` takes a toolkit or a list of tools, `tool_from` one tool; `langchain_tools` goes the other way, and
+`code_tool` is the one tool with which a LangChain model runs a program.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from toolchord.errors import MissingExtraError
+
+if find_spec("langchain_core") is None:
+    raise MissingExtraError("toolchord_langchain", "langchain")
+
+from toolchord_langchain.inbound import Injected, registry_from, tool_from
+from toolchord_langchain.outbound import ToolchordTool, code_tool, langchain_tools
+
+__all__ = ["Injected", "ToolchordTool", "code_tool", "langchain_tools", "registry_from", "tool_from"]
