@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from langchain_core.tools import BaseTool, InjectedToolCallId, Tool, create_schema_from_function
@@ -11,7 +13,14 @@ from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
 from toolchord.errors import RegistrationError
-from toolchord_langchain.private import call_id_parameters, hints_of, implementations, injected_parameters, is_injected
+from toolchord_langchain.private import (
+    call_id_parameters,
+    field_hints,
+    hints_of,
+    implementations,
+    injected_parameters,
+    is_injected,
+)
 
 _RUNTIME = frozenset({"run_manager", "callbacks"})  # LangChain hands these to every function that has them
 
@@ -33,7 +42,7 @@ class Arguments(NamedTuple):
     required: frozenset[str] = frozenset()
     call_ids: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
-    renamed: dict[str, str] = {}
+    renamed: Mapping[str, str] = MappingProxyType({})
     checked: bool = False
 
 
@@ -92,12 +101,12 @@ def _of_model(tool: BaseTool, model: type[BaseModel] | type[BaseModelV1]) -> Arg
         schema = {**schema, "additionalProperties": True}
     injected = frozenset(fields) - frozenset(get_fields(visible))
     by_name = _by_name(model)
-    hints = {name: getattr(model, "__annotations__", {}).get(name) for name in injected}
+    hints = field_hints(model)
     return Arguments(
         schema,
         injected,
         required=frozenset(name for name in injected if _is_required(fields[name])),
-        call_ids=frozenset(name for name, hint in hints.items() if _takes_call_id(hint, fields[name])),
+        call_ids=frozenset(name for name in injected if is_injected(hints.get(name), InjectedToolCallId)),
         refused=injected | {alias for name in injected for alias in _aliases(fields[name])},
         renamed={
             name: aliases[0]
@@ -105,14 +114,6 @@ def _of_model(tool: BaseTool, model: type[BaseModel] | type[BaseModelV1]) -> Arg
             if not by_name and name not in injected and (aliases := _aliases(field)) and aliases[0] != name
         },
         checked=True,
-    )
-
-
-def _takes_call_id(hint: Any, field: Any) -> bool:
-    marks = getattr(field, "metadata", ())
-    return is_injected(hint, InjectedToolCallId) or any(
-        isinstance(mark, InjectedToolCallId) or (isinstance(mark, type) and issubclass(mark, InjectedToolCallId))
-        for mark in marks
     )
 
 

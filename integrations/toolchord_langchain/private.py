@@ -19,7 +19,7 @@ from langchain_core.version import VERSION
 
 from toolchord.errors import ConfigurationError
 
-_NAMES = {"_injected_args_keys": BaseTool, "_is_injected_arg_type": base}
+_NAMES = {"_injected_args_keys": BaseTool, "_is_injected_arg_type": base, "get_all_basemodel_annotations": base}
 
 if missing := [name for name, owner in _NAMES.items() if not hasattr(owner, name)]:
     raise ConfigurationError(
@@ -42,6 +42,11 @@ def call_id_parameters(tool: BaseTool) -> frozenset[str]:
 def is_injected(hint: Any, marker: type | None = None) -> bool:
     """Whether a type hint marks an injected argument; one of `marker`'s kind, if given."""
     return bool(base._is_injected_arg_type(hint, marker))
+
+
+def field_hints(model: Any) -> dict[str, Any]:
+    """The type hints of a pydantic model's fields, of either version, with their markers."""
+    return dict(base.get_all_basemodel_annotations(model))
 
 
 def implementations(tool: BaseTool) -> list[Callable[..., Any]]:

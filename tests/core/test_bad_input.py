@@ -21,7 +21,7 @@ from toolchord.errors import (
     SandboxClosed,
     ToolNotFoundError,
 )
-from toolchord_guest import values, wire
+from toolchord_guest import reading, values, wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -514,7 +514,7 @@ def extension(code: int, *items: Any) -> bytes:
 def nested(levels: int) -> bytes:
     body = NONE
     for _ in range(levels):
-        body = msgpack.packb(msgpack.ExtType(values.TUPLE, b"\x91" + body))
+        body = msgpack.packb(msgpack.ExtType(reading.TUPLE, b"\x91" + body))
     return body
 
 
@@ -545,10 +545,9 @@ FORGED: list[tuple[str, bytes, str]] = [
     ("call without arguments", call(body=NONE), "without arguments"),
     ("call without a pair", call(body=b"\x91\x90"), "without arguments"),
     ("call with a list as keywords", call(body=b"\x92\x90\x90"), "without arguments"),
-    ("call with numbers as keywords", call(body=b"\x92\x90" + extension(values.PAIRS, 1, 2)), "without arguments"),
+    ("call with numbers as keywords", call(body=b"\x92\x90" + extension(reading.PAIRS, 1, 2)), "without arguments"),
     ("call with no body", call(body=b""), "incomplete"),
     ("call with two bodies", call(body=NO_ARGUMENTS * 2), "extra data"),
-    ("call with deep arguments", call(body=b"\x92\x91" + b"\x91" * 500 + NONE + b"\x80"), "nested deeper"),
     ("call with a reference to nothing", call(body=b"\x92\x91" + b"\xd6\x0c\0\0\0\x07" + b"\x80"), "no part"),
     ("waits for nothing", pack(wire.Wait(None)), "waits for nothing"),
     ("waits twice", pack(wire.Wait(9.0)) * 2, "waits twice"),
@@ -561,8 +560,8 @@ FORGED: list[tuple[str, bytes, str]] = [
     ("done with a huge array", done(b"\xdd\xff\xff\xff\xff"), "exceeds"),
     ("done with a huge map", done(b"\xdf\xff\xff\xff\xff"), "exceeds"),
     ("done with an unknown extension", done(msgpack.packb(msgpack.ExtType(77, b""))), "extension 77"),
-    ("done with a key without a value", done(extension(values.PAIRS, 1, 2, 3)), "shorter|longer|argument"),
-    ("done with an unhashable item", done(extension(values.SET, [1])), "malformed"),
+    ("done with a key without a value", done(extension(reading.PAIRS, 1, 2, 3)), "shorter|longer|argument"),
+    ("done with an unhashable item", done(extension(reading.SET, [1])), "malformed"),
     ("done with a missing part", done(b"\xd6\x0c\0\0\0\x07"), "no part"),
     ("a part of nothing", pack(wire.Part(1, "list", b"\x90")) + done(NONE), "nothing refers to"),
     ("a part of another kind", pack(wire.Part(1, "list", b"\x80")), "another kind"),
@@ -597,7 +596,7 @@ async def test_a_forged_frame_ends_its_guest_and_nothing_else(raw: CodeSandbox, 
 async def test_keys_made_to_collide_do_not_hold_the_host(raw: CodeSandbox) -> None:
     keys = [n * (2**61 - 1) for n in range(30_000)]
     flat = values.Encoder().encode([x for key in keys for x in (key, 0)])
-    forged = done(msgpack.packb(msgpack.ExtType(values.PAIRS, flat)))
+    forged = done(msgpack.packb(msgpack.ExtType(reading.PAIRS, flat)))
     result = await forge(raw, forged)
     assert result.error is not None
     assert "colliding keys" in result.error.message

@@ -535,13 +535,13 @@ def test_a_tool_shows_itself_in_one_line() -> None:
     assert repr(tool_from(GetTotalTool)) == "<Tool default.GetTotalTool(amounts: list[int], start: int = 10)>"
 
 
-class Point(typing.TypedDict, total=False):
+class Place(typing.TypedDict, total=False):
     x: typing.Required[int]
     label: str
 
 
 def test_a_typed_dict_of_the_standard_library_keeps_its_schema() -> None:
-    def nearest(points: list[Point]) -> list[Point] | None:
+    def nearest(points: list[Place]) -> list[Place] | None:
         return points
 
     tool = tool_from(nearest)

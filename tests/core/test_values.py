@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from toolchord import CodeSandbox, Session
-from toolchord_guest import values, wire
+from toolchord_guest import reading, values, wire
 from toolchord_guest.values import Decoder, Encoder, TooLarge, Unsupported
 from toolchord_guest.wire import Cutter, Part, WireError
 
@@ -104,7 +104,7 @@ def through(value: Any, *, spill: bool = True) -> Any:
     return decoder.decode(body)
 
 
-def nested(levels: int, code: int = values.TUPLE) -> bytes:
+def nested(levels: int, code: int = reading.TUPLE) -> bytes:
     body: bytes = msgpack.packb(1)
     for _ in range(levels):
         body = msgpack.packb(msgpack.ExtType(code, b"\x91" + body))
@@ -347,7 +347,7 @@ def test_any_bytes_in_any_extension_give_a_value_or_a_value_error(payload: bytes
 
 
 @pytest.mark.parametrize("levels", [101, 200, 450, 1000])
-@pytest.mark.parametrize("code", [values.TUPLE, values.FROZENSET, values.SET, values.PAIRS, values.LONG])
+@pytest.mark.parametrize("code", [reading.TUPLE, reading.FROZENSET, reading.SET, reading.PAIRS, reading.LONG])
 def test_extensions_within_extensions_are_read_to_a_bounded_depth(levels: int, code: int) -> None:
     with pytest.raises(ValueError, match=r"nested|malformed|not a list|argument"):
         Decoder().decode(nested(levels + 100, code))
@@ -366,13 +366,13 @@ def hostile_keys() -> dict[str, bytes]:
     pack, ext = Encoder().encode, msgpack.ExtType
     listed = pack(COLLIDING)
     mixed = pack([*range(30_000), *COLLIDING])
-    small = [msgpack.ExtType(values.SET, pack(COLLIDING[:900])) for _ in range(200)]
+    small = [msgpack.ExtType(reading.SET, pack(COLLIDING[:900])) for _ in range(200)]
     flat = pack([x for key in COLLIDING for x in (key, 0)])
     return {
-        "set": msgpack.packb(ext(values.SET, listed)),
-        "frozenset": msgpack.packb(ext(values.FROZENSET, listed)),
-        "dict": msgpack.packb(ext(values.PAIRS, flat)),
-        "a third of them honest": msgpack.packb(ext(values.SET, mixed)),
+        "set": msgpack.packb(ext(reading.SET, listed)),
+        "frozenset": msgpack.packb(ext(reading.FROZENSET, listed)),
+        "dict": msgpack.packb(ext(reading.PAIRS, flat)),
+        "a third of them honest": msgpack.packb(ext(reading.SET, mixed)),
         "many small sets": msgpack.packb(small),
     }
 
@@ -400,7 +400,7 @@ def test_nested_sets_are_written_in_time_that_grows_with_their_size() -> None:
 @pytest.mark.parametrize(
     ("parts", "body"),
     [
-        ([], msgpack.packb(msgpack.ExtType(values.REF, b"\0\0\0\1"))),
+        ([], msgpack.packb(msgpack.ExtType(reading.REF, b"\0\0\0\1"))),
         ([Part(1, "list", b"\x90"), Part(1, "dict", b"\x80")], b"\xc0"),
         ([Part(1, "str", b"a"), Part(1, "bytes", b"b")], b"\xc0"),
         ([Part(1, "str", b"a"), Part(1, "list", b"\x90")], b"\xc0"),
@@ -409,10 +409,10 @@ def test_nested_sets_are_written_in_time_that_grows_with_their_size() -> None:
         ([Part(1, "dict", b"\x91\xc0")], b"\xc0"),
         ([Part(1, "list", b"\xc1")], b"\xc0"),
         ([Part(1, "list", b"")], b"\xc0"),
-        ([Part(1, "str", b"\xff\xfe")], msgpack.packb(msgpack.ExtType(values.REF, b"\0\0\0\1"))),
+        ([Part(1, "str", b"\xff\xfe")], msgpack.packb(msgpack.ExtType(reading.REF, b"\0\0\0\1"))),
         ([Part(1, "list", b"\x90")], b"\xc0"),
-        ([Part(1, "list", b"\x90")], msgpack.packb([msgpack.ExtType(values.REF, b"\1")] * 2)),
-        ([Part(-1, "bytes", b"")], msgpack.packb(msgpack.ExtType(values.REF, b"\xff\xff\xff\xff"))),
+        ([Part(1, "list", b"\x90")], msgpack.packb([msgpack.ExtType(reading.REF, b"\1")] * 2)),
+        ([Part(-1, "bytes", b"")], msgpack.packb(msgpack.ExtType(reading.REF, b"\xff\xff\xff\xff"))),
         ([], b""),
         ([], b"\xc0\xc0"),
         ([], b"\x82\x01\x02\x03\x04"),
@@ -420,18 +420,18 @@ def test_nested_sets_are_written_in_time_that_grows_with_their_size() -> None:
         ([], b"\xdf\xff\xff\xff\xff"),
         ([], b"\xc6\xff\xff\xff\xff"),
         ([], msgpack.packb(msgpack.ExtType(99, b""))),
-        ([], msgpack.packb(msgpack.ExtType(values.PAIRS, msgpack.packb([1, 2, 3])))),
-        ([], msgpack.packb(msgpack.ExtType(values.SET, msgpack.packb([[1]])))),
-        ([], msgpack.packb(msgpack.ExtType(values.NAMED, msgpack.packb([])))),
-        ([], msgpack.packb(msgpack.ExtType(values.UUID_, b"short"))),
-        ([], msgpack.packb(msgpack.ExtType(values.DECIMAL, b"one"))),
-        ([], msgpack.packb(msgpack.ExtType(values.DELTA, msgpack.packb([10**18, 0, 0])))),
-        ([], msgpack.packb(msgpack.ExtType(values.DATETIME, msgpack.packb(["2024-01-01", 0, "../../etc/passwd"])))),
-        ([], msgpack.packb(msgpack.ExtType(values.DATETIME, msgpack.packb(["2024-01-01", 0, "/etc/passwd"])))),
-        ([], msgpack.packb(msgpack.ExtType(values.DATETIME, msgpack.packb(["2024-01-01", 7, None])))),
-        ([], msgpack.packb(msgpack.ExtType(values.DATETIME, msgpack.packb(["2024-01-01", 0, float("nan")])))),
-        ([], msgpack.packb(msgpack.ExtType(values.TIME, msgpack.packb(["25:00", 0, None])))),
-        ([], msgpack.packb(msgpack.ExtType(values.LONG, msgpack.packb(5)))),
+        ([], msgpack.packb(msgpack.ExtType(reading.PAIRS, msgpack.packb([1, 2, 3])))),
+        ([], msgpack.packb(msgpack.ExtType(reading.SET, msgpack.packb([[1]])))),
+        ([], msgpack.packb(msgpack.ExtType(reading.NAMED, msgpack.packb([])))),
+        ([], msgpack.packb(msgpack.ExtType(reading.UUID_, b"short"))),
+        ([], msgpack.packb(msgpack.ExtType(reading.DECIMAL, b"one"))),
+        ([], msgpack.packb(msgpack.ExtType(reading.DELTA, msgpack.packb([10**18, 0, 0])))),
+        ([], msgpack.packb(msgpack.ExtType(reading.DATETIME, msgpack.packb(["2024-01-01", 0, "../../etc/passwd"])))),
+        ([], msgpack.packb(msgpack.ExtType(reading.DATETIME, msgpack.packb(["2024-01-01", 0, "/etc/passwd"])))),
+        ([], msgpack.packb(msgpack.ExtType(reading.DATETIME, msgpack.packb(["2024-01-01", 7, None])))),
+        ([], msgpack.packb(msgpack.ExtType(reading.DATETIME, msgpack.packb(["2024-01-01", 0, float("nan")])))),
+        ([], msgpack.packb(msgpack.ExtType(reading.TIME, msgpack.packb(["25:00", 0, None])))),
+        ([], msgpack.packb(msgpack.ExtType(reading.LONG, msgpack.packb(5)))),
     ],
 )
 def test_a_malformed_message_is_a_value_error_that_says_something(parts: list[Part], body: bytes) -> None:
