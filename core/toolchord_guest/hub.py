@@ -87,6 +87,7 @@ class Hub:
         self._ids = itertools.count(1)
         self._ready.clear()
         self._blocked.clear()
+        self.loop.forget()
 
     # calls
 
@@ -141,9 +142,9 @@ class Hub:
 
     # fibers
 
-    def spawn(self, function: Callable[[], None]) -> None:
-        """Run a function as a fiber, at once as far as it goes."""
-        fiber = Fiber(function, self._main)
+    def spawn(self, function: Callable[[], None], *, daemon: bool = False) -> None:
+        """Run a function as a fiber, at once as far as it goes. Nobody waits for a daemon at the end."""
+        fiber = Fiber(function, self._main, daemon)
         fiber.gr_context = contextvars.copy_context()
         if greenlet.getcurrent() is self._main:
             self._switch(fiber)
@@ -168,16 +169,17 @@ class Hub:
         self._switch(self._ready.popleft())
         return True
 
-    @property
-    def fiber_deadlines(self) -> list[float]:
-        return [fiber.until for fiber in self._blocked if fiber.until is not None]
+    def join(self) -> None:
+        """Return when every fiber has ended, daemons excepted."""
+        self.block(lambda: all(fiber.daemon for fiber in (*self._ready, *self._blocked)))
 
 
 class Fiber(greenlet.greenlet):
     """A function that can stop in the middle until something is done."""
 
-    def __init__(self, function: Callable[[], None], parent: greenlet.greenlet) -> None:
+    def __init__(self, function: Callable[[], None], parent: greenlet.greenlet, daemon: bool) -> None:
         super().__init__(function, parent)
+        self.daemon = daemon
         self.done: Callable[[], bool] = bool
         self.until: float | None = None
 
@@ -235,6 +237,11 @@ class Loop(asyncio.BaseEventLoop):
         return self.call_soon(callback, *args, context=context)
 
     # running
+
+    def forget(self) -> None:
+        """Drop callbacks and timers that a program left behind."""
+        self._ready.clear()  # type: ignore[attr-defined]
+        self._scheduled.clear()  # type: ignore[attr-defined]
 
     @contextmanager
     def aside(self) -> Iterator[None]:

@@ -173,7 +173,7 @@ class Thread:
             finally:
                 self._state = "ended"
 
-        hub.spawn(work)
+        hub.spawn(work, daemon=self.daemon)
 
     def join(self, timeout: float | None = None) -> None:
         if self._state == "new":

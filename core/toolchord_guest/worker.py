@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import gc
 import inspect
@@ -92,7 +93,10 @@ class Guest:
             value, returned = self._execute(compiled)
             return wire.Done(self.link.encode(value, calls.settled), None, returned)
         except BaseException as error:
-            return wire.Done(b"", _failure(error, filename), False)
+            failure = _failure(error, filename)
+            with contextlib.suppress(BaseException):  # the next program of a session must not meet its tasks
+                self._cancel_tasks()
+            return wire.Done(b"", failure, False)
 
     def _compile(self, start: dict[str, Any], filename: str) -> Compiled:
         source = start["code"]
@@ -148,13 +152,10 @@ class Guest:
         return value, returned
 
     def _finish(self) -> None:
-        """Started calls end though nobody awaits them; unfinished tasks are cancelled, as asyncio.run does."""
+        """Threads and started calls end though nobody waits for them; unfinished tasks are cancelled, as ever."""
         hub = self.hub
-        tasks = [task for task in asyncio.all_tasks(hub.loop) if not task.done()]
-        for task in sorted(tasks, key=hash):
-            task.cancel()
-        if tasks:
-            hub.loop.complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._cancel_tasks()
+        hub.join()
         while hub.calls:
             hub.pump(None)
         gc.collect()  # coroutines that were never awaited say so now
@@ -163,6 +164,14 @@ class Guest:
                 print(f"RuntimeWarning: coroutine {thing.__qualname__!r} was never awaited", file=sys.stderr)
             elif type(thing) in (Future, Task):
                 thing.report()
+
+    def _cancel_tasks(self) -> None:
+        loop = self.hub.loop
+        tasks = [task for task in asyncio.all_tasks(loop) if not task.done()]
+        for task in sorted(tasks, key=hash):
+            task.cancel()
+        if tasks:
+            loop.complete(asyncio.gather(*tasks, return_exceptions=True))
 
 
 class _Dispatcher(ToolFunction):

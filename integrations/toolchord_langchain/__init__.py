@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from toolchord.errors import MissingExtraError
 
-if find_spec("langchain_core") is None:
-    raise MissingExtraError("toolchord_langchain", "langchain")
+try:
+    import langchain_core  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "langchain_core":
+        raise
+    raise MissingExtraError("toolchord_langchain", "langchain") from None
 
 from toolchord_langchain.inbound import Injected, registry_from, tool_from
 from toolchord_langchain.outbound import ToolchordTool, code_tool, langchain_tools

@@ -807,3 +807,23 @@ async def test_a_tool_says_what_it_is_and_shows_nothing_else(sandbox: CodeSandbo
     found = value(await sandbox.execute(code, tools=tools_of("async")[0]))
     assert found[:4] == ["f", "Ten times x, plus y.", "<tool f>", True]
     json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "import threading\nthreading.Thread(target=work).start()",
+        "from concurrent.futures import ThreadPoolExecutor\nThreadPoolExecutor().submit(work)",
+    ],
+)
+async def test_a_thread_that_nobody_joins_runs_to_its_end(start: str) -> None:
+    seen: list[int] = []
+
+    async def act(i: int) -> int:
+        seen.append(i)
+        return i
+
+    code = f"def work():\n    for i in range(3):\n        print('act', act(i))\n{start}\n'end'"
+    async with CodeSandbox(tools=[act]) as sandbox:
+        result = await sandbox.execute(code)
+    assert (result.value, result.stdout, seen) == ("end", "act 0\nact 1\nact 2\n", [0, 1, 2])
