@@ -70,7 +70,8 @@ class CodeSandbox:
             )
         self.limits = _limits(limits, Limits())
         self._registry = registry
-        self._tools = tools
+        self._tools: Tools = None
+        self._tools = self._read_once(tools)
         self._language: Language = language
         self._pool = Pool(isolation, unrestricted=language == "unrestricted", usual=_kernel_limits(self.limits))
         self._catalogue(None)  # a wrong tool is better told now
@@ -146,7 +147,7 @@ class CodeSandbox:
 
     def session(self, tools: Tools = None, limits: Limits | None = None) -> Session:
         """A sandbox for several programs that share their variables."""
-        return Session(self, tools, _limits(limits, self.limits))
+        return Session(self, self._read_once(tools), _limits(limits, self.limits))
 
     async def isolation_report(self) -> IsolationReport:
         """Every layer of wall two on this machine; IsolationUnavailable if a mandatory one is missing."""
@@ -173,8 +174,13 @@ class CodeSandbox:
     # what a run is made of
 
     def _catalogue(self, tools: Tools) -> Catalogue:
-        source = tools if tools is not None else self._tools if self._tools is not None else self._registry
-        return Catalogue.of(source, registry=self._registry)
+        if tools is None:
+            tools = self._registry if self._tools is None else self._tools
+        return Catalogue.of(tools, registry=self._registry)
+
+    def _read_once(self, tools: Tools) -> Tools:
+        """A registry may grow, so it is asked at each run; anything else is read now (it may be an iterator)."""
+        return tools if tools is None or isinstance(tools, ToolRegistry) else self._catalogue(tools)
 
     def _prepare(self, code: str, catalogue: Catalogue, inputs: bytes, journal: Journal) -> _Prepared:
         record = RunRecord(code, inputs, _stubs(catalogue), self._language, journal.seed, journal.epoch, journal.events)

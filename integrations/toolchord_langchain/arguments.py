@@ -111,7 +111,7 @@ def _of_model(tool: BaseTool, model: type[BaseModel] | type[BaseModelV1]) -> Arg
         renamed={
             name: aliases[0]
             for name, field in fields.items()
-            if not by_name and name not in injected and (aliases := _aliases(field)) and aliases[0] != name
+            if not by_name and (aliases := _aliases(field)) and aliases[0] != name
         },
         checked=True,
     )

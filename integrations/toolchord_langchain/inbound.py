@@ -25,6 +25,9 @@ from toolchord_langchain.private import hints_of, implementations
 Injected: TypeAlias = Mapping[str, Any] | Callable[[BaseTool, RunnableConfig], Mapping[str, Any]]
 """Values of injected arguments by name, or what gives them for one call of a tool in the surrounding run."""
 
+Tools: TypeAlias = "BaseToolkit | BaseTool | Callable[..., Any] | Iterable[Tools]"
+"""A toolkit, a tool, a function that shall become one, or several of these."""
+
 # Fields of `extras`, which providers have agreed on, and ours of the same meaning.
 _EXTRAS = {
     "allowed_callers": "allowed_callers",
@@ -35,7 +38,7 @@ _EXTRAS = {
 
 
 def registry_from(
-    tools: BaseToolkit | BaseTool | Callable[..., Any] | Iterable[BaseTool | BaseToolkit | Callable[..., Any]],
+    tools: Tools,
     *,
     namespace: str = "default",
     registry: ToolRegistry | None = None,
@@ -122,9 +125,9 @@ def _implementation(
         call_id = f"call_{uuid.uuid4().hex}"
         values = injected(tool, ensure_config()) if callable(injected) else injected or {}
         _require(tool, arguments, values, ConfigurationError)
-        args = {arguments.renamed.get(name, name): value for name, value in given.items()}
-        args |= {name: value for name, value in values.items() if name in arguments.injected}
+        args = {**given, **{name: value for name, value in values.items() if name in arguments.injected}}
         args |= dict.fromkeys(arguments.call_ids - values.keys(), call_id)
+        args = {arguments.renamed.get(name, name): value for name, value in args.items()}
         return ToolCall(type="tool_call", id=call_id, name=tool.name, args=args)
 
     def run(**given: Any) -> Any:

@@ -532,9 +532,10 @@ def _expressions(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.one_of(
         st.tuples(
             inner,
-            st.sampled_from(["+", "-", "*", "//", "%", "==", "!=", "<", "in", "is", "and", "or", "|", "&"]),
+            st.sampled_from(["+", "-", "//", "%", "==", "!=", "<", "in", "is", "and", "or", "|", "&"]),
             inner,
         ).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
+        inner.map(lambda x: f"({x} * 2)"),  # squares of squares would keep CPython busy for minutes
         st.tuples(inner, inner, inner).map(lambda t: f"({t[0]} if {t[1]} else {t[2]})"),
         st.lists(inner, max_size=3).map(lambda xs: f"[{', '.join(xs)}]"),
         st.lists(inner, max_size=3).map(lambda xs: f"({''.join(f'{x}, ' for x in xs)})"),
@@ -631,7 +632,7 @@ def _compiles(code: str) -> bool:
 
 
 @given(code=PROGRAMS.filter(_compiles))
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
 async def test_any_small_program_gives_what_cpython_gives(code: str, sandbox: CodeSandbox) -> None:
     start = "a, b, c = 1, [1, 2], {'x': 3}\nf = g = str\nclass K:\n    total = 0\n    def __init__(self, x):\n        self.x = x\n    def add(self, y):\n        return y\n"
     code = start + code

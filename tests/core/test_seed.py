@@ -391,3 +391,13 @@ async def test_the_seeds_export_loop_gives_the_programmatic_tools(registry: Tool
             spec = ToolSpec.from_metadata(metadata)
             programmatic_tools.append(spec.to_anthropic())
     assert {"GetSalesDataTool", "GetProductTool"} <= {form["name"] for form in programmatic_tools}
+
+
+async def test_tools_given_as_an_iterator_are_there_in_every_run() -> None:
+    def one() -> int:
+        return 1
+
+    async with CodeSandbox(tools=iter([one])) as sandbox:
+        assert [(await sandbox.execute("one()")).value for _ in range(2)] == [1, 1]
+        async with sandbox.session(tools=iter([one])) as session:
+            assert [(await session.execute("one()")).value for _ in range(2)] == [1, 1]

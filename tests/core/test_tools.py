@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import functools
 import inspect
 import typing
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from toolchord.errors import ConfigurationError, InvalidArguments, RegistrationError
-from toolchord.tools import Tool, ToolCapability, ToolMetadata, ToolSpec, ValidatedTool, open_to, tool_from
+from toolchord.tools import Tool, ToolCapability, ToolMetadata, ToolSpec, ValidatedTool, is_plain, open_to, tool_from
 
 
 class Point(BaseModel):
@@ -548,3 +550,58 @@ def test_a_typed_dict_of_the_standard_library_keeps_its_schema() -> None:
     assert tool.metadata.result_schema is not None
     assert "label" in str(tool.metadata.result_schema)
     assert tool.validate({"points": [{"x": "1"}]}) == {"points": [{"x": 1}]}
+
+
+async def test_an_adapters_own_check_stands_in_for_the_one_by_schema() -> None:
+    def run(**arguments: Any) -> dict[str, Any]:
+        return arguments
+
+    def check(arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"x": Point.model_validate(arguments).x}
+
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+    tool = tool_from(run, check=check, argument_schema=schema)
+    assert await tool.execute(x="7") == {"x": 7}  # by the schema, text would be refused
+    with pytest.raises(InvalidArguments, match=r"run: x: .*got str 'seven'.*\nIt is called as run\(x: int\)"):
+        tool.execute_sync(x="seven")
+    copy = tool_from(tool, name="other", check=lambda arguments: {"x": 0})
+    assert (copy.name, copy.execute_sync(x="seven")) == ("other", {"x": 0})
+
+
+def double_plain(n: int) -> int:
+    return 2 * n
+
+
+async def double_async(n: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * n
+
+
+@pytest.mark.parametrize("function", [double_plain, double_async])
+def test_a_tool_runs_without_a_loop_with_its_arguments_checked(function: Any) -> None:
+    tool = tool_from(function)
+    assert tool.execute_sync(n="4") == 8
+    with pytest.raises(InvalidArguments):
+        tool.execute_sync(n="four")
+
+
+@pytest.mark.parametrize("function", [double_plain, double_async])
+async def test_a_tool_runs_inside_a_running_loop_without_await(function: Any) -> None:
+    assert tool_from(function).execute_sync(n=4) == 8
+
+
+async def test_a_tool_that_is_run_without_await_sees_its_callers_context() -> None:
+    user = contextvars.ContextVar("user", default="nobody")
+
+    async def whoami() -> str:
+        return user.get()
+
+    user.set("ann")
+    assert tool_from(whoami).execute_sync() == "ann"
+
+
+def test_what_may_cross_can_be_asked_beforehand() -> None:
+    assert is_plain([1, "a", {"b": Point(x=1)}, None, {1.5}])
+    assert is_plain("long" * 1_000_000)
+    assert not is_plain({"rows": [1, object()]})
+    assert not is_plain(len)

@@ -10,6 +10,8 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import pytest
@@ -383,10 +385,16 @@ async def test_tools_without_a_schema_are_read_from_their_code(sandbox: CodeSand
 
 
 async def test_an_argument_that_looks_like_a_tool_call_is_an_argument(sandbox: CodeSandbox) -> None:
-    @tool
-    def note(type: str, id: str, args: dict[str, Any], name: str) -> dict[str, Any]:
+    class Note(BaseModel):
+        type: str
+        id: str
+        args: dict[str, Any]
+        name: str
+
+    @tool(args_schema=Note)
+    def note(**given: Any) -> dict[str, Any]:
         """Note."""
-        return {"type": type, "id": id, "args": args, "name": name}
+        return given
 
     sent = {"type": "tool_call", "id": "x", "args": {"user": "root"}, "name": "other"}
     assert await value_of(sandbox, f"return note(**{sent!r})", note) == sent
@@ -554,7 +562,7 @@ async def test_an_ordinary_call_gets_what_the_host_injects(sandbox: CodeSandbox)
 async def test_the_tricks_are_real_langchain_itself_takes_the_forged_value() -> None:
     ledger = Ledger()
     for one in ledger.tools:
-        await one.ainvoke({"x": 1, "user": "root", "uid": "root"})
+        await one.ainvoke({"x": 1, "uid" if one.name == "explicit" else "user": "root"})
     assert ledger.users == ["root"] * len(ledger.tools)
 
 
@@ -628,31 +636,29 @@ async def test_each_call_has_an_id_of_its_own_and_the_config_is_the_runs(sandbox
 
 async def test_what_langgraph_injects_is_neither_seen_nor_set(sandbox: CodeSandbox) -> None:
     """With langgraph's own markers where it is installed, else with markers that derive from the same classes."""
-    state: Any
-    store: Any
-    runtime: Any
-    try:
-        from langgraph.prebuilt import InjectedState, InjectedStore, ToolRuntime
-    except ImportError:
+    if find_spec("langgraph") is None:
         from langchain_core.tools.base import _DirectlyInjectedToolArg
 
         class Direct(_DirectlyInjectedToolArg):
             pass
 
-        state, store, runtime = (
-            Annotated[Any, Marker("messages")] if False else Annotated[Any, Marker()],
-            Marker,
-            Direct,
-        )
+        state, store, runtime = Marker(), Marker, Direct
     else:
-        state, store, runtime = Annotated[Any, InjectedState("messages")], InjectedStore, ToolRuntime
+        prebuilt: Any = import_module("langgraph.prebuilt")
+        state, store, runtime = prebuilt.InjectedState("messages"), prebuilt.InjectedStore, prebuilt.ToolRuntime
     seen: list[Any] = []
 
     def use(x: int, state: Any, store: Any, runtime: Any) -> int:
         seen.append((state, store, runtime))
         return x
 
-    use.__annotations__ = {"x": int, "state": state, "store": Annotated[Any, store], "runtime": runtime, "return": int}
+    use.__annotations__ = {
+        "x": int,
+        "state": Annotated[Any, state],
+        "store": Annotated[Any, store],
+        "runtime": runtime,
+        "return": int,
+    }
     schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "additionalProperties": True}
     used = StructuredTool(name="use", description="Use.", func=use, args_schema=schema)
     values = {"state": ["m"], "store": "the store", "runtime": "the runtime"}
@@ -1108,7 +1114,9 @@ async def test_a_failed_program_is_an_answer(sandbox: CodeSandbox) -> None:
     assert not message.artifact.ok
     assert message.content == message.artifact.for_model(300)
     assert "ZeroDivisionError (line 2)" in message.content
-    assert len((await runner.ainvoke(call_of(runner, code="return 'x' * 1000"))).content) == 300
+    cut = await runner.ainvoke(call_of(runner, code="return 'x' * 1000"))
+    assert len(cut.artifact.value) == 1000
+    assert len(cut.content) <= 300
     assert "search_tools" in runner.description
 
 
