@@ -15,6 +15,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from toolchord.errors import RegistrationError
 from toolchord_langchain.private import (
     call_id_parameters,
+    config_parameters,
     field_hints,
     hints_of,
     implementations,
@@ -52,7 +53,8 @@ def arguments_of(tool: BaseTool) -> Arguments:
     Raises:
         RegistrationError: they have no JSON Schema.
     """
-    hidden = injected_parameters(tool)
+    marked = injected_parameters(tool)
+    hidden = marked | config_parameters(tool)
     call_ids = call_id_parameters(tool)
     model = tool.args_schema
     if model is None:
@@ -61,8 +63,9 @@ def arguments_of(tool: BaseTool) -> Arguments:
         seen = Arguments(model)
     else:
         seen = _of_model(tool, model)
-    injected = hidden | seen.injected
-    properties = {name: sub for name, sub in seen.schema.get("properties", {}).items() if name not in injected}
+    injected = marked | seen.injected
+    refused = seen.refused | hidden
+    properties = {name: sub for name, sub in seen.schema.get("properties", {}).items() if name not in refused}
     schema = {key: value for key, value in seen.schema.items() if key not in ("title", "description")}
     schema |= {"type": "object", "properties": properties}
     if "required" in schema:
@@ -70,9 +73,9 @@ def arguments_of(tool: BaseTool) -> Arguments:
     return seen._replace(
         schema=schema,
         injected=injected,
-        required=(seen.required | _without_default(tool, hidden)) - call_ids - seen.call_ids,
+        required=(seen.required | _without_default(tool, marked)) - call_ids - seen.call_ids,
         call_ids=call_ids | seen.call_ids,
-        refused=seen.refused | injected | (_RUNTIME - properties.keys()),
+        refused=refused | (_RUNTIME - properties.keys()),
     )
 
 
@@ -107,11 +110,11 @@ def _of_model(tool: BaseTool, model: type[BaseModel] | type[BaseModelV1]) -> Arg
         injected,
         required=frozenset(name for name in injected if _is_required(fields[name])),
         call_ids=frozenset(name for name in injected if is_injected(hints.get(name), InjectedToolCallId)),
-        refused=injected | {alias for name in injected for alias in _aliases(fields[name])},
+        refused=injected | {_head(alias) for name in injected for alias in _aliases(fields[name])},
         renamed={
-            name: aliases[0]
+            name: text
             for name, field in fields.items()
-            if not by_name and (aliases := _aliases(field)) and aliases[0] != name
+            if not by_name and (text := next((a for a in _aliases(field) if isinstance(a, str)), name)) != name
         },
         checked=True,
     )
@@ -136,13 +139,15 @@ def _by_name(model: type[BaseModel] | type[BaseModelV1]) -> bool:
     return bool(model.__config__.allow_population_by_field_name)
 
 
-def _aliases(field: Any) -> list[str]:
-    """The names other than its own by which a model takes a field."""
+def _aliases(field: Any) -> list[Any]:
+    """The texts and paths other than its own name by which a model takes a field, the preferred one first."""
     alias = getattr(field, "validation_alias", None) or getattr(field, "alias", None)
-    if alias is None:
-        return []
-    choices = getattr(alias, "choices", [alias])
-    return [one if isinstance(one, str) else str(one.path[0]) for one in choices]
+    return [] if alias is None else list(getattr(alias, "choices", [alias]))
+
+
+def _head(alias: Any) -> str:
+    """The argument in which an alias looks."""
+    return alias if isinstance(alias, str) else str(alias.path[0])
 
 
 def _is_required(field: Any) -> bool:
@@ -150,7 +155,7 @@ def _is_required(field: Any) -> bool:
 
 
 def _without_default(tool: BaseTool, names: frozenset[str]) -> frozenset[str]:
-    """Injected parameters that a function can't do without; LangChain itself gives the config."""
+    """Injected parameters that a function can't do without."""
     found = set()
     for function in implementations(tool):
         hints = hints_of(function)

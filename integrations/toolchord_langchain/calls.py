@@ -135,7 +135,7 @@ def _chosen(tool: BaseTool, seen: _Seen, answer: Any) -> Any:
         )
     if message is not None:
         if message.status == "error":
-            raise ToolException(message.text)
+            raise ToolException(str(message.text))
         content, artifact = message.content, message.artifact
     elif tool.response_format == "content_and_artifact" and isinstance(value, tuple) and len(value) == 2:
         content, artifact = value

@@ -111,6 +111,8 @@ def tool_from(
             **metadata,
         },
     )
+    if arguments.injected - arguments.call_ids:  # the tool alone is not the same: others may fill in other values
+        return made
     return dataclasses.replace(made, implementation=tool)
 
 

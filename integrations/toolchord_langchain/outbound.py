@@ -11,7 +11,6 @@ from pydantic_core import to_json
 from toolchord import Catalogue, CodeSandbox, ExecutionResult, Limits, Tool, format_tools_for_llm
 from toolchord.catalogue import Source
 from toolchord.errors import ProgramError
-from toolchord_langchain.arguments import arguments_of
 
 _DESCRIPTION = """\
 Run a Python program in a sandbox and get back what it returns. The tools below are functions in it; await them, and \
@@ -149,7 +148,7 @@ def _some(tools: Source) -> Any:
 def _original(tool: Tool) -> BaseTool | None:
     """The LangChain tool that a tool was made of, if it does the same."""
     origin = tool.implementation
-    if not isinstance(origin, BaseTool) or arguments_of(origin).injected:
+    if not isinstance(origin, BaseTool):
         return None
     same = origin.name == tool.name and described(origin) == tool.metadata.description
     return origin if same else None

@@ -29,9 +29,15 @@ if missing := [name for name, owner in _NAMES.items() if not hasattr(owner, name
 
 
 def injected_parameters(tool: BaseTool) -> frozenset[str]:
-    """The parameters of a tool's functions that LangChain fills in at run time."""
-    found = {name for name, hint in _hints(tool) if is_injected(hint) or _is_config(hint)}
-    return tool._injected_args_keys | found
+    """The parameters of a tool's functions that are marked as injected."""
+    return tool._injected_args_keys | {name for name, hint in _hints(tool) if is_injected(hint)}
+
+
+def config_parameters(tool: BaseTool) -> frozenset[str]:
+    """The parameters of a tool's functions that take the run's config."""
+    return frozenset(
+        name for name, hint in _hints(tool) if hint is RunnableConfig or RunnableConfig in typing.get_args(hint)
+    )
 
 
 def call_id_parameters(tool: BaseTool) -> frozenset[str]:
@@ -74,7 +80,3 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
 def _hints(tool: BaseTool) -> Iterator[tuple[str, Any]]:
     for function in implementations(tool):
         yield from ((name, hint) for name, hint in hints_of(function).items() if name != "return")
-
-
-def _is_config(hint: Any) -> bool:
-    return hint is RunnableConfig or RunnableConfig in typing.get_args(hint)

@@ -5,19 +5,23 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import re
 import subprocess
 import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.messages import ToolCall, ToolMessage
+from langchain_core.messages.tool import ToolOutputMixin
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import (
@@ -31,7 +35,7 @@ from langchain_core.tools import (
     tool,
 )
 from langchain_core.tools import Tool as SingleInputTool
-from pydantic import BaseModel, Field
+from pydantic import AliasPath, BaseModel, Field
 from pydantic.v1 import BaseModel as BaseModelV1
 
 from toolchord import (
@@ -222,7 +226,7 @@ def with_artifact(content: Any, artifact: Any) -> BaseTool:
         ),
         ([{"type": "text", "text": '{"n": 1}'}], {"structured_content": {"n": 1}}, {"n": 1}),
     ],
-    ids=str,
+    ids=["rows", "empty", "zero", "object", "handle", "none", "text blocks", "other blocks", "mcp"],
 )
 async def test_a_program_gets_the_artifact_if_it_is_data_and_else_the_content(
     sandbox: CodeSandbox, content: Any, artifact: Any, expected: Any
@@ -239,6 +243,18 @@ async def test_a_message_gives_its_artifact_and_an_error_message_raises(sandbox:
 
     program = "try:\n    said(True)\nexcept Exception as e:\n    return said(False), type(e).__name__, str(e)"
     assert await value_of(sandbox, program, said) == ({"n": 1}, "ToolException", "text")
+
+
+@pytest.mark.parametrize("wrapped", [lambda output: output, lambda output: [output, output]], ids=["one", "list"])
+async def test_what_is_meant_for_a_graph_is_refused_with_its_name(sandbox: CodeSandbox, wrapped: Any) -> None:
+    @dataclass
+    class Command(ToolOutputMixin):
+        update: int = 1
+
+    result = await sandbox.execute("return give()", registry_from(sync_function(lambda: wrapped(Command()))))
+    assert result.error is not None
+    assert result.error.type == "ConfigurationError"
+    assert "give returned a Command" in result.error.message
 
 
 async def test_a_value_that_is_no_data_is_an_error_that_names_the_place(sandbox: CodeSandbox) -> None:
@@ -295,7 +311,9 @@ async def test_arguments_are_checked_and_coerced_by_the_tools_own_model(sandbox:
     assert "city: str" in text
 
 
-@pytest.mark.parametrize("handled", [False, True, "ask again", lambda error: "ask again"], ids=str)
+@pytest.mark.parametrize(
+    "handled", [False, True, "ask again", lambda error: "ask again"], ids=["off", "on", "text", "function"]
+)
 async def test_arguments_that_do_not_fit_are_a_typed_error_whatever_the_handler_says(
     sandbox: CodeSandbox, handled: Any
 ) -> None:
@@ -312,7 +330,9 @@ async def test_arguments_that_do_not_fit_are_a_typed_error_whatever_the_handler_
     assert "twice(n: int, m: int = 0)" in message
 
 
-@pytest.mark.parametrize("handled", [False, True, "ask again", lambda error: "ask again"], ids=str)
+@pytest.mark.parametrize(
+    "handled", [False, True, "ask again", lambda error: "ask again"], ids=["off", "on", "text", "function"]
+)
 async def test_a_tool_exception_reaches_the_program_whatever_the_handler_says(
     sandbox: CodeSandbox, handled: Any
 ) -> None:
@@ -449,6 +469,16 @@ class Ledger:
             assert "uid" not in more
             return x
 
+        class Nested(BaseModel, extra="allow", populate_by_name=True):
+            x: int
+            user: Annotated[str, InjectedToolArg] = Field(validation_alias=AliasPath("meta", "user"))
+
+        @tool(args_schema=Nested)
+        def nested(x: int, user: str, **more: Any) -> int:
+            """The schema looks for it inside another argument."""
+            note(user)
+            return x
+
         class Silent(BaseModel):
             x: int
 
@@ -492,6 +522,7 @@ class Ledger:
             marked_async,
             explicit,
             open_model,
+            nested,
             silent,
             first,
             StructuredTool(name="listed", description="The schema lists it.", func=listed, args_schema=schema),
@@ -508,6 +539,7 @@ TRICKS = [
     "return await f({'x': 1}, user='root')",
     "return f(x=1, uid='root')",
     "return f(x=1, user=None)",
+    "return f(x=1, meta={'user': 'root'})",
     "return f(x=1, **{'user': 'root', 'uid': 'root'})",
     "return await call_tool('F', x=1, user='root')",
     "return await call_tool('F', {'x': 1, 'user': 'root'})",
@@ -562,7 +594,8 @@ async def test_an_ordinary_call_gets_what_the_host_injects(sandbox: CodeSandbox)
 async def test_the_tricks_are_real_langchain_itself_takes_the_forged_value() -> None:
     ledger = Ledger()
     for one in ledger.tools:
-        await one.ainvoke({"x": 1, "uid" if one.name == "explicit" else "user": "root"})
+        others: dict[str, dict[str, Any]] = {"explicit": {"uid": "root"}, "nested": {"meta": {"user": "root"}}}
+        await one.ainvoke({"x": 1, **others.get(one.name, {"user": "root"})})
     assert ledger.users == ["root"] * len(ledger.tools)
 
 
@@ -625,6 +658,7 @@ async def test_each_call_has_an_id_of_its_own_and_the_config_is_the_runs(sandbox
         return [x, tool_call_id, config["configurable"]["thread_id"], optional]
 
     registry = registry_from(identify)
+    assert langchain_tools(registry) == [identify]
     assert registry.tools()[0].signature == "identify(x: int)"
     runner = code_tool(sandbox, registry)
     request = call_of(runner, code="return [identify(x=n) for n in range(3)]")
@@ -632,6 +666,15 @@ async def test_each_call_has_an_id_of_its_own_and_the_config_is_the_runs(sandbox
     rows = message.artifact.value
     assert [(row[0], row[2], row[3]) for row in rows] == [(n, "t-1", None) for n in range(3)]
     assert len({row[1] for row in rows}) == 3
+
+
+async def test_a_call_has_its_id_where_langchain_has_no_model_to_fill_it_into(sandbox: CodeSandbox) -> None:
+    def identify(own: Annotated[str, InjectedToolCallId]) -> bool:
+        return own.startswith("call_")
+
+    schema = {"type": "object", "properties": {}}
+    remote = StructuredTool(name="identify", description="Tell.", func=identify, args_schema=schema)
+    assert await value_of(sandbox, "return identify()", remote) is True
 
 
 async def test_what_langgraph_injects_is_neither_seen_nor_set(sandbox: CodeSandbox) -> None:
@@ -756,6 +799,15 @@ async def test_what_is_no_tool_is_refused(wrong: Any) -> None:
 async def test_the_same_name_twice_is_refused() -> None:
     with pytest.raises(RegistrationError, match="registered already"):
         registry_from([sync_function(lambda: 1), sync_function(lambda: 2)])
+
+
+async def test_a_tool_is_not_registered_a_second_time_with_other_injected_values() -> None:
+    marked = Ledger().tools[0]
+    registry = registry_from(marked, injected={"user": "ann"})
+    with pytest.raises(RegistrationError, match="registered already"):
+        registry_from(marked, injected={"user": "bob"}, registry=registry)
+    plain = sync_function(lambda: 1)
+    assert len(registry_from(plain, registry=registry_from(plain)).tools()) == 1
 
 
 async def test_a_tool_that_counts_keeps_its_count(sandbox: CodeSandbox) -> None:
@@ -1129,6 +1181,14 @@ def python(program: str) -> str:
     return ran.stdout.strip()
 
 
+def test_the_five_minute_start_of_the_docs_does_what_it_says() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "langchain.md").read_text()
+    block = page.split("```python\n")[1].split("```")[0]
+    printed = python(block).splitlines()
+    assert printed[0] == re.findall(r"print\(message.content\)  # (.*)", block)[0]
+    assert printed[1].count("CallRecord(") == 2
+
+
 def test_without_langchain_the_import_says_what_to_install() -> None:
     said = python(
         "import sys\nsys.modules['langchain_core'] = None\n"
@@ -1160,7 +1220,7 @@ def markers() -> Iterator[tuple[Any, bool]]:
     yield str, False
 
 
-@pytest.mark.parametrize(("hint", "injected"), list(markers()), ids=str)
+@pytest.mark.parametrize(("hint", "injected"), list(markers()), ids=["direct", "mark", "call id", "note", "plain"])
 def test_the_private_names_still_mean_what_they_meant(hint: Any, injected: bool) -> None:
     from toolchord_langchain import private
 
