@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from toolchord_guest import guards
 from toolchord_guest.calls import ToolError, awaitable, blocker, settled, starter
-from toolchord_guest.language import FORMAT, REFUSED_BUILTINS, TYPE
+from toolchord_guest.language import ATTRIBUTE, FORMAT, OWN, REFUSED_BUILTINS, TYPE
 from toolchord_guest.modules import INTERNAL, clock_method
 from toolchord_guest.program import AWAIT, CLOCK, END, FUTURE, NOW, SETTLED
 
@@ -55,6 +55,12 @@ def build_class(function: Any, name: str, /, *bases: Any, **options: Any) -> Any
     return builtins.__build_class__(function, name, *bases, **options)
 
 
+def checked_class(function: Any, name: str, /, *bases: Any, **options: Any) -> Any:
+    """`__build_class__` of wall one: metaclasses derive from one that checks, and the class itself is looked at."""
+    bases = tuple(guards.Meta if base is type else base for base in bases)
+    return guards.check_class(build_class(function, name, *bases, **options), function.__code__.co_names)
+
+
 END_VALUE = object()
 """What a program's main function returns where the program returns nothing."""
 
@@ -69,7 +75,13 @@ HELPERS: dict[str, Any] = {
 }
 """What the compiler's rewriting calls, in both languages. No source can spell these names, or read this one."""
 
-GUARDS: dict[str, Any] = {FORMAT: guards.formatted, TYPE: guards.make_type, "<attribute>": guards.attribute}
+GUARDS: dict[str, Any] = {
+    "__build_class__": checked_class,
+    ATTRIBUTE: guards.attribute,
+    FORMAT: guards.formatted,
+    OWN: guards.own,
+    TYPE: guards.make_type,
+}
 
 _SAFE = {
     "getattr": guards.safe_getattr,

@@ -135,23 +135,36 @@ for _name in _ARITHMETIC:
     setattr(PendingCall, f"__r{_name.strip('_')}__", _reflected(getattr(operator, _name)))
 
 
+Start = Callable[[tuple[Any, ...], dict[str, Any]], PendingCall]
+
+START, BLOCKS = "<start>", "<blocks>"
+"""What a tool keeps, under names that a program can't read or assign."""
+
+
 class ToolFunction:
     """One tool. Called plainly it blocks, or starts if the tool is asynchronous and the program is too."""
 
-    def __init__(self, hub: Hub, stub: dict[str, Any]) -> None:
+    def __init__(self, hub: Hub, stub: dict[str, Any], start: Start | None = None) -> None:
         self.__name__ = self.__qualname__ = stub["name"]
         self.__doc__ = stub["doc"]
-        self._hub = hub
-        self._tool = stub["tool"]
-        self._blocks = not stub["async"]
-        self._list_field = stub.get("list_field")
+        self.__dict__[START] = start or _start(hub, stub["tool"], stub.get("list_field"))
+        self.__dict__[BLOCKS] = not stub["async"]
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        pending = self._start(args, kwargs)
-        return value_of(pending) if self._blocks or style.sync else pending
+        pending = self.__dict__[START](args, kwargs)
+        return value_of(pending) if self.__dict__[BLOCKS] or style.sync else pending
 
-    def _start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingCall:
-        hub = self._hub
+    def __repr__(self) -> str:
+        return f"<tool {self.__name__}>"
+
+    def __get__(self, instance: object, owner: type | None = None) -> ToolFunction:
+        return self  # like a builtin, no method when it is put into a class
+
+
+def _start(hub: Hub, tool: str, field: str | None) -> Start:
+    """What starts calls of a tool: a closure, for no attribute leads from a tool to the hub."""
+
+    def start(args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingCall:
         future = hub.loop.create_future()
         pending = PendingCall(hub, future)
 
@@ -159,20 +172,15 @@ class ToolFunction:
             if future.done():
                 return
             if ok:
-                field = self._list_field
                 future.set_result(Rows(value, field) if field and isinstance(value, dict) else value)
             else:
                 future.set_exception(tool_error(value))
 
-        number = hub.start(self._tool, _line(), [list(args), kwargs], settled, finish)
+        number = hub.start(tool, _line(), [list(args), kwargs], settled, finish)
         future.add_done_callback(lambda f: hub.cancel(number) if f.cancelled() else None)
         return pending
 
-    def __repr__(self) -> str:
-        return f"<tool {self.__name__}>"
-
-    def __get__(self, instance: object, owner: type | None = None) -> ToolFunction:
-        return self  # like a builtin, no method when it is put into a class
+    return start
 
 
 class _Style:
@@ -186,14 +194,14 @@ style = _Style()
 def starter(function: Any) -> Any:
     """`function` in a place where its result is awaited later: a tool only starts."""
     if isinstance(function, ToolFunction):
-        return lambda *args, **kwargs: function._start(args, kwargs)
+        return lambda *args, **kwargs: function.__dict__[START](args, kwargs)
     return function
 
 
 def blocker(function: Any) -> Any:
     """`function` in a place where its result is used at once: a tool blocks."""
     if isinstance(function, ToolFunction):
-        return lambda *args, **kwargs: value_of(function._start(args, kwargs))
+        return lambda *args, **kwargs: value_of(function.__dict__[START](args, kwargs))
     return function
 
 

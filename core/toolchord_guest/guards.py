@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import linecache
 import string
 import traceback
+import types
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from toolchord_guest.calls import FILENAME, settled
-from toolchord_guest.language import CHECKED, CLOCK_METHODS, attribute_problem
+from toolchord_guest.calls import FILENAME, PendingCall, settled
+from toolchord_guest.language import (
+    CHECKED,
+    CLOCK_METHODS,
+    FORMATS,
+    RUNTIME,
+    attribute_problem,
+    class_problem,
+    is_private,
+)
 
 _parse = string.Formatter().parse
 
@@ -42,10 +52,96 @@ def check_attribute(name: str) -> None:
         raise ProgramRefused(problem)
 
 
+# whose objects
+
+
+def _names(code: types.CodeType) -> Iterable[str]:
+    """The names with an underscore in front that a function uses, also those that it holds as text."""
+    for name in (*code.co_names, *code.co_consts):
+        if isinstance(name, types.CodeType):
+            yield from _names(name)
+        for part in name if isinstance(name, tuple) else (name,):
+            if isinstance(part, str) and part.startswith("_") and part.isidentifier():
+                yield part
+
+
+_dict_of: Callable[[type], Any] = type.__dict__["__dict__"].__get__
+_mro_of: Callable[[type], Any] = type.__dict__["__mro__"].__get__
+
+
+def collect() -> None:
+    """Note every name with an underscore in front that code which is loaded uses. Once, before there are programs."""
+    for thing in gc.get_objects():
+        if type(thing) is types.FunctionType:
+            RUNTIME.update(_names(thing.__code__))
+        elif isinstance(thing, type):
+            RUNTIME.update(name for name in _dict_of(thing) if isinstance(name, str) and name.startswith("_"))
+    RUNTIME.discard("_")
+
+
+@functools.lru_cache(4096)  # of classes that are not the program's
+def _privates(cls: type) -> frozenset[str]:
+    """The names with an underscore in front that a class and its methods use."""
+    found = set()
+    for name, value in _dict_of(cls).items():
+        found.add(name)
+        for part in (value, *(getattr(value, n, None) for n in ("__func__", "__wrapped__", "fget", "fset"))):
+            if isinstance(part, types.FunctionType):
+                found.update(_names(part.__code__))
+    return frozenset(name for name in found if isinstance(name, str) and is_private(name))
+
+
+def _is_own(cls: type) -> bool:
+    return bool(_dict_of(cls).get("__module__") == "__main__")
+
+
 def _own(value: object) -> bool:
     """Whether an object, or a class, is the program's own."""
-    cls = value if isinstance(value, type) else type(value)
-    return cls.__dict__.get("__module__") == "__main__"
+    return _is_own(value if isinstance(value, type) else type(value))
+
+
+def _uses(cls: type, name: str) -> bool:
+    """Whether a private name means something to a class above the program's own."""
+    return any(name in _privates(base) for base in _mro_of(cls) if not _is_own(base))
+
+
+_verdicts: dict[tuple[int, str], type] = {}
+"""Classes (kept, so that their ids stay theirs) whose objects a name may be used on."""
+
+
+def own(value: Any, name: str) -> Any:
+    """The value itself, if it is the program's own and `name` is no business of a class above."""
+    cls = type(value)
+    if (id(cls), name) in _verdicts:
+        return value
+    if cls is PendingCall:
+        return own(settled(value), name)
+    if type.__subclasscheck__(type, cls):
+        allowed = _is_own(value) and not _uses(value, name) and not _uses(cls, name)
+    else:
+        allowed = _is_own(cls) and not _uses(cls, name)
+        if allowed:
+            _verdicts[id(cls), name] = cls
+    if not allowed:
+        raise ProgramRefused(f"the attribute {name!r} is private to what defines it")
+    return value
+
+
+def check_class(cls: Any, names: Iterable[str]) -> Any:
+    """A new class of the program, if none of the names that it binds itself means something to the runtime."""
+    bound = _dict_of(cls)
+    for name in names:
+        if name not in bound or name in _ADDED:
+            continue
+        problem = class_problem(_plain(name), bound[name])
+        if problem is None and is_private(name) and name in RUNTIME and _uses(cls, name):
+            problem = f"the attribute {name!r} is private to a class above"
+        if problem is not None:
+            raise ProgramRefused(problem)
+    return cls
+
+
+# attributes
 
 
 def attribute(value: Any, name: str) -> Any:
@@ -53,12 +149,12 @@ def attribute(value: Any, name: str) -> Any:
     value = settled(value)
     if name == "__class__":
         return value.__class__
+    if name == "__new__":
+        return _new_class if value.__new__ is type.__new__ else value.__new__
     if name == "__dict__":
-        if _own(value) and not isinstance(value, type):
-            return value.__dict__
-        raise ProgramRefused("the attribute '__dict__' is available on objects of the program's own classes only")
+        return _variables(value)
     if name == "__getattr__":
-        return value.__getattr__
+        return _checked_getattr(value)
 
     def change(*arguments: Any) -> None:
         target, key, *rest = arguments if isinstance(value, type) else (value, *arguments)
@@ -68,10 +164,50 @@ def attribute(value: Any, name: str) -> Any:
     return change
 
 
+def _checked_getattr(value: Any) -> Callable[..., Any]:
+    found = value.__getattr__
+
+    def read(*arguments: Any) -> Any:
+        check_attribute(_plain(arguments[-1]))
+        if arguments[-1] in CHECKED or (is_private(arguments[-1]) and arguments[-1] in RUNTIME and not _own(value)):
+            raise ProgramRefused(f"the attribute {arguments[-1]!r} is not available here")
+        return found(*arguments)
+
+    return read
+
+
+def _variables(value: Any) -> Any:
+    """The dict behind a plain object; of one whose class is derived from a library's, what is public in it."""
+    if type(value) is types.SimpleNamespace:
+        return value.__dict__
+    if not _own(value) or isinstance(value, type):
+        raise ProgramRefused("the attribute '__dict__' is available on objects of the program's own classes only")
+    if all(_is_own(base) or not _privates(base) or base.__module__ in _PLAIN for base in _mro_of(type(value))):
+        return value.__dict__
+    return {name: item for name, item in value.__dict__.items() if not name.startswith("_")}
+
+
+_PLAIN = frozenset(
+    {"builtins", "typing", "abc", "enum", "collections.abc", "pydantic.main", "toolchord_guest.builtins"}
+)
+_ADDED = frozenset(
+    "__module__ __qualname__ __doc__ __abstractmethods__ __parameters__ __orig_bases__ "
+    "__static_attributes__ __firstlineno__ __classcell__ __classdictcell__ __annotate__ __annotate_func__ "
+    "__annotations_cache__ __type_params__".split()
+)
+"""What the compiler and metaclasses put into a class."""
+
+
 def _check_target(target: object, name: str) -> None:
-    if name.startswith("_") and not _own(target):
+    if name.startswith(("_", "<")) and not _own(target):
         raise ProgramRefused(f"the attribute {name!r} can't be changed here")
     check_attribute(name)
+    if name.startswith("_"):
+        problem = class_problem(name) if name.startswith("__") and name.endswith("__") else None
+        if problem is not None:
+            raise ProgramRefused(problem)
+        if is_private(name) and name in RUNTIME:
+            own(target, name)
 
 
 def safe_getattr(value: Any, name: Any, *default: Any) -> Any:
@@ -80,9 +216,14 @@ def safe_getattr(value: Any, name: Any, *default: Any) -> Any:
     if name in CHECKED:
         return attribute(value, name)
     check_attribute(name)
-    if name in CLOCK_METHODS and hasattr(settled(value), name):
-        return State.clock_method(settled(value), name)
-    return getattr(settled(value), name, *default)
+    value = settled(value)
+    if name.startswith("<") or (is_private(name) and name in RUNTIME):
+        own(value, name)
+    if name in CLOCK_METHODS and hasattr(value, name):
+        return State.clock_method(value, name)
+    if name in FORMATS:
+        return formatted(value, name, *default)
+    return getattr(value, name, *default)
 
 
 def safe_hasattr(value: Any, name: Any) -> bool:
@@ -110,8 +251,11 @@ def safe_vars(value: Any) -> Any:
     return attribute(value, "__dict__")
 
 
-def safe_dir(value: Any) -> list[str]:
+def safe_dir(*values: Any) -> list[str]:
     """dir, without what a program may not read."""
+    if not values:
+        raise ProgramRefused("dir() without an argument is not available here: keep the values in a dict of your own")
+    (value,) = values
     return [name for name in dir(settled(value)) if attribute_problem(name, State.defined) is None]
 
 
@@ -120,24 +264,41 @@ def make_type(*arguments: Any, **options: Any) -> Any:
     if len(arguments) != 3:
         return type(*arguments, **options)
     name, bases, namespace = arguments
-    for key in namespace:
-        problem = attribute_problem(_plain(key), State.defined | {_plain(key)})
+    return _new_class(type, name, bases, namespace, **options)
+
+
+def _new_class(metaclass: Any, name: str, bases: Any, namespace: Any, **options: Any) -> Any:
+    """type.__new__, for the names that a class body may bind."""
+    namespace = {**namespace, "__module__": "__main__"}
+    for key, value in namespace.items():
+        problem = class_problem(_plain(key), value) if key not in _ADDED else None
         if problem is not None:
             raise ProgramRefused(problem)
-    return type(name, bases, {"__module__": "__main__", **namespace}, **options)
+    if metaclass is type:
+        return check_class(type(name, bases, namespace, **options), namespace)
+    return check_class(type.__new__(metaclass, name, bases, namespace, **options), namespace)
+
+
+class Meta(type):
+    """What a program's metaclasses derive from instead of `type`: it checks what a class may bind."""
+
+    def __new__(metaclass, name: str, bases: Any, namespace: Any, **options: Any) -> Any:
+        return _new_class(metaclass, name, bases, namespace, **options)
 
 
 # text that reads attributes
 
 
-def check_field(field: str) -> None:
-    """Judge the attributes in a replacement field such as ``0.name[key]``."""
-    _, rest = _split(field)
-    for is_attribute, name in rest:
+def check_field(field: str) -> bool:
+    """Judge the attributes in a replacement field such as ``0.name[key]``; whether it depends on whose they are."""
+    depends = False
+    for is_attribute, name in _split(field)[1]:
         if is_attribute:
             problem = attribute_problem(str(name), State.defined)
             if problem is not None or str(name) in CHECKED:
                 raise ProgramRefused(problem or f"the attribute {name!r} is not available in a format")
+            depends = depends or (is_private(str(name)) and str(name) in RUNTIME) or str(name) in FORMATS
+    return depends
 
 
 def _split(field: str) -> tuple[Any, Iterable[tuple[bool, Any]]]:
@@ -147,29 +308,45 @@ def _split(field: str) -> tuple[Any, Iterable[tuple[bool, Any]]]:
     return first, rest
 
 
-def _check_template(template: str, depth: int = 2) -> None:
+class Fields(string.Formatter):
+    """A formatter whose fields may not reach where a program may not."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        check_field(field_name)
+        first, rest = _split(field_name)
+        value = self.get_value(first, args, kwargs)
+        for is_attribute, name in rest:
+            value = safe_getattr(value, name) if is_attribute else value[name]
+        return value, first
+
+
+def _check_template(template: str, depth: int = 2) -> bool:
+    """Judge a template's fields; whether it must be formatted with `Fields`."""
+    depends = False
     for _, field, spec, _ in _parse(template):
         if field:
-            check_field(field)
+            depends = check_field(field) or depends
         if spec and depth:
-            _check_template(spec, depth - 1)
+            depends = _check_template(spec, depth - 1) or depends
+    return depends
 
 
-def formatted(value: Any, name: str) -> Any:
+def formatted(value: Any, name: str, *default: Any) -> Any:
     """`value.format` or `value.format_map`: of text with its fields judged, else the attribute itself."""
-    value = settled(value)
-    if isinstance(value, str):
-        template = _plain(value)
+    found = getattr(settled(value), name, *default)
+    if type(found) is types.BuiltinMethodType and isinstance(found.__self__, str):
+        template = _plain(found.__self__)
 
         def format_(*args: Any, **kwargs: Any) -> str:
-            _check_template(template)
+            if _check_template(template):
+                return Fields().vformat(template, args, kwargs if name == "format" else args[0])
             result: str = getattr(template, name)(*args, **kwargs)
             return result
 
         return format_
-    if isinstance(value, type) and issubclass(value, str):
-        return lambda template, *args, **kwargs: formatted(template, name)(*args, **kwargs)
-    return getattr(value, name)
+    if type(found) is types.MethodDescriptorType and found.__objclass__ is str:
+        return lambda template, *args, **kwargs: formatted(_plain(template), name)(*args, **kwargs)
+    return found
 
 
 class attrgetter:
@@ -191,8 +368,7 @@ def methodcaller(name: str, /, *args: Any, **kwargs: Any) -> Callable[[Any], Any
     """operator.methodcaller, for the methods that a program may read."""
 
     def call(value: Any) -> Any:
-        method = formatted(value, name) if name in ("format", "format_map") else safe_getattr(value, name)
-        return method(*args, **kwargs)
+        return safe_getattr(value, name)(*args, **kwargs)
 
     check_attribute(_plain(name))
     return call

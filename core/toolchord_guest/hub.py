@@ -169,6 +169,11 @@ class Hub:
         self._switch(self._ready.popleft())
         return True
 
+    def drain(self) -> None:
+        """Wait until every started call has ended; nothing else runs meanwhile."""
+        while self.calls:
+            self.pump(None)
+
     def join(self) -> None:
         """Return when every fiber has ended, daemons excepted."""
         self.block(lambda: all(fiber.daemon for fiber in (*self._ready, *self._blocked)))

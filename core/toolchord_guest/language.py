@@ -16,6 +16,8 @@ from RestrictedPython.transformer import INSPECT_ATTRIBUTES, RestrictingNodeTran
 
 FORMAT = "<format>"
 TYPE = "<type>"
+OWN = "<own>"
+ATTRIBUTE = "<attribute>"
 
 REFUSED_BUILTINS = {
     "open": "there are no files here; use the tools",
@@ -74,7 +76,7 @@ DENIED = frozenset(INSPECT_ATTRIBUTES) | frozenset(
         "__base__ __bases__ __module__ __loader__ __spec__ __import__ __reduce__ __reduce_ex__ __getstate__ "
         "__setstate__ __getattribute__ __traceback__ with_traceback tb_frame gi_frame cr_frame ag_frame f_globals "
         "f_builtins __defaults__ __kwdefaults__ __weakref__ __subclasshook__ __prepare__ __instancecheck__ "
-        "__subclasscheck__"
+        "__subclasscheck__ gr_frame gr_context get_loop get_stack get_coro print_stack"
     ).split()
 )
 """Never readable. Some of them may be defined in a class, where they only act on the program's own objects."""
@@ -83,8 +85,19 @@ _DEFINABLE = frozenset(
     {"__getattribute__", "__instancecheck__", "__subclasscheck__", "__prepare__", "__subclasshook__"}
 )
 
-CHECKED = frozenset({"__class__", "__dict__", "__getattr__", "__setattr__", "__delattr__"})
+CHECKED = frozenset({"__class__", "__dict__", "__getattr__", "__setattr__", "__delattr__", "__new__"})
 """Readable through a helper that looks at the object."""
+
+_CLASS_NAMES = (READABLE | _DEFINABLE | CHECKED | frozenset(
+    "__slots__ __del__ __get__ __set__ __delete__ __dir__ __sizeof__ __fspath__ __mro_entries__ __replace__ "
+    "__all__ __version__ __author__ __rich_repr__ __abstractmethods__".split()
+)) - {"__class__", "__dict__", "__dataclass_fields__", "__match_args__"}  # fmt: skip
+"""Double-underscore names of the runtime that a class body may bind; those the runtime doesn't know are free."""
+
+RUNTIME: set[str] = set()
+"""Every name with an underscore in front that code of the runtime or its libraries uses; see `guards.collect`."""
+
+FORMATS = frozenset({"format", "format_map"})
 
 CLOCK_METHODS = frozenset({"now", "today", "utcnow"})
 """Attributes that may read the clock: of dates and times they read the run's own."""
@@ -120,6 +133,43 @@ def attribute_problem(name: str, defined: Container[str] = ()) -> str | None:
     return f"the attribute {name!r} is private to what defines it"
 
 
+_CALLS = (ast.Call, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.NamedExpr, ast.Await)
+
+
+def text_problem(text: str) -> str | None:
+    """Why text that a library may evaluate as an annotation may not be, or None; what is no expression is none."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, _CALLS):
+            return "a call inside a string annotation"
+        if isinstance(node, ast.Attribute):
+            problem = attribute_problem(node.attr)
+            if problem is not None or node.attr in CHECKED:
+                return problem or f"the attribute {node.attr!r} is not available in a string annotation"
+        if isinstance(node, ast.Name) and node.id.startswith("__"):
+            return f"the name {node.id!r} is not available here"
+    return None
+
+
+def is_private(name: str) -> bool:
+    """Whether a name is one that only its object's own class should use."""
+    return name.startswith("_") and name not in _SINGLE and not (name.startswith("__") and name.endswith("__"))
+
+
+def class_problem(name: str, value: object = None) -> str | None:
+    """Why a class may not have an attribute of that name (and value), or None."""
+    if name == "__match_args__":
+        plain = type(value) is tuple and all(type(n) is str and not n.startswith("_") for n in value)
+        plain = plain and not any(attribute_problem(n) or n in CHECKED or n in FORMATS for n in value)  # type: ignore
+        return None if plain else "'__match_args__' must be a literal tuple of public names"
+    if name in DENIED - _DEFINABLE or (name.startswith("__") and name in RUNTIME and name not in _CLASS_NAMES):
+        return f"{name!r} can't be defined here"
+    return None
+
+
 class Policy(RestrictingNodeTransformer):  # RestrictedPython ships no types
     """Judges and rewrites one program. The first refusal in the source's order is raised.
 
@@ -133,6 +183,7 @@ class Policy(RestrictingNodeTransformer):  # RestrictedPython ships no types
         self._modules = modules
         self._defined = defined
         self._bound: set[str] = set()
+        self._classes: list[str] = []
 
     def judge(self, tree: ast.Module) -> ast.Module:
         """The program, rewritten where a helper is needed; Refusal if it is not allowed."""
@@ -187,12 +238,25 @@ class Policy(RestrictingNodeTransformer):  # RestrictedPython ships no types
             return node  # in a method: its own class
         elif not (isinstance(node.ctx, ast.Store) and node.id in self._defined):  # a class body's own dunder
             self._check_binding(node, node.id)
+        elif node.id != "__match_args__":  # judged with its value
+            self._check_class_name(node, node.id)
         return node
+
+    def _check_class_name(self, node: ast.AST, name: str, value: object = None) -> None:
+        problem = class_problem(name, value)
+        if problem is not None:
+            self.error(node, problem)
+
+    def _mangled(self, name: str) -> str:
+        if not self._classes or not name.startswith("__") or name.endswith("__"):
+            return name
+        cls = self._classes[-1].lstrip("_")
+        return f"_{cls}{name}" if cls else name
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         reading = isinstance(node.ctx, ast.Load)
         if node.attr in CHECKED and node.attr not in DENIED and reading:
-            return self._helper(node, "<attribute>", node.value, ast.Constant(node.attr))
+            return self._helper(node, ATTRIBUTE, node.value, ast.Constant(node.attr))
         problem = attribute_problem(node.attr, self._defined)
         if problem is None and not reading and node.attr.startswith("__") and node.attr.endswith("__"):
             problem = (
@@ -200,9 +264,14 @@ class Policy(RestrictingNodeTransformer):  # RestrictedPython ships no types
             )
         if problem is not None:
             self.error(node, problem)
-        if reading and node.attr in ("format", "format_map"):
+        if reading and node.attr in FORMATS:
             return self._helper(node, FORMAT, node.value, ast.Constant(node.attr))
-        return self.node_contents_visit(node)
+        visited = self.node_contents_visit(node)
+        name = self._mangled(node.attr)
+        if is_private(name) and name in RUNTIME:  # also a name of the runtime: only on the program's own objects
+            call = ast.Call(ast.Name(OWN, ast.Load()), [node.value, ast.Constant(name)], [])
+            node.value = ast.fix_missing_locations(ast.copy_location(call, node))
+        return visited
 
     def _helper(self, node: ast.expr, helper: str, *arguments: ast.expr) -> ast.AST:
         call = ast.Call(ast.Name(helper, ast.Load()), list(map(self.visit, arguments)), [])
@@ -222,8 +291,8 @@ class Policy(RestrictingNodeTransformer):  # RestrictedPython ships no types
     def visit_FunctionDef(self, node: Any) -> ast.AST:
         if node.name not in self._defined:
             self._check_binding(node, node.name)
-        elif node.name in DENIED - _DEFINABLE:
-            self.error(node, f"{node.name!r} can't be defined here")
+        else:
+            self._check_class_name(node, node.name)
         self._check_annotation(node.returns)
         return self.node_contents_visit(node)  # type: ignore[no-any-return]
 
@@ -231,7 +300,18 @@ class Policy(RestrictingNodeTransformer):  # RestrictedPython ships no types
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         self._check_binding(node, node.name)
-        return self.node_contents_visit(node)
+        for item in ast.walk(node):
+            if isinstance(item, ast.Name) and item.id == "__match_args__" and isinstance(item.ctx, ast.Store | ast.Del):
+                values = [n.value for n in node.body if isinstance(n, ast.Assign) and n.targets == [item]]
+                try:
+                    value = tuple(ast.literal_eval(values[0]))
+                except (ValueError, TypeError, IndexError):
+                    value = None
+                self._check_class_name(item, item.id, value)
+        self._classes.append(node.name)
+        visited = self.node_contents_visit(node)
+        self._classes.pop()
+        return visited
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         self._check_binding(node, node.arg)
@@ -246,12 +326,9 @@ class Policy(RestrictingNodeTransformer):  # RestrictedPython ships no types
         """Text in an annotation is code to some libraries: judge it as such."""
         for node in ast.walk(annotation) if annotation is not None else ():
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                try:
-                    inner = ast.parse(node.value, mode="eval").body
-                except (SyntaxError, ValueError, RecursionError, MemoryError):
-                    continue
-                if any(isinstance(part, ast.Call | ast.Lambda | ast.ListComp) for part in ast.walk(inner)):
-                    self.error(node, "a call inside a string annotation")
+                problem = text_problem(node.value)
+                if problem is not None:
+                    self.error(node, problem)
 
     def _check_names(self, node: Any, names: list[str]) -> ast.AST:
         for name in names:
@@ -282,7 +359,9 @@ class Policy(RestrictingNodeTransformer):  # RestrictedPython ships no types
     def visit_MatchClass(self, node: ast.MatchClass) -> ast.AST:
         for name in node.kwd_attrs:  # a class pattern reads attributes with no attribute node
             problem = attribute_problem(name, self._defined) or (
-                f"the attribute {name!r} can't be matched here" if name in CHECKED else None
+                f"the attribute {name!r} can't be matched here"
+                if name in CHECKED or name in FORMATS or (is_private(name) and self._mangled(name) in RUNTIME)
+                else None
             )
             if problem is not None:
                 self.error(node, problem)

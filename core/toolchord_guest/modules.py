@@ -6,13 +6,11 @@ chance or on threads is the guest's own, so that a run can be replayed.
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import importlib
 import json
 import logging
 import random
-import string
 import sys
 import time
 import traceback
@@ -22,8 +20,8 @@ import zoneinfo
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from toolchord_guest import guards, threads
-from toolchord_guest.calls import PendingCall, future_of, settled
+from toolchord_guest import asynchrony, guards, stdlib, threads
+from toolchord_guest.calls import PendingCall, settled
 from toolchord_guest.hub import Hub
 
 hub: Hub = None  # type: ignore[assignment]
@@ -40,6 +38,7 @@ _WHOLE = (
 _LESS = {
     "typing": {"get_type_hints", "ForwardRef"},
     "contextlib": {"chdir"},
+    "enum": {"global_enum"},
     "hashlib": {"file_digest"},
     "weakref": {"finalize"},
 }
@@ -180,7 +179,8 @@ def seed(run_seed: int) -> None:
 # time
 
 
-def _now() -> float:
+def now() -> float:
+    """Seconds since 1970, by the run's clock."""
     return hub.clock.epoch + hub.clock.read()
 
 
@@ -188,8 +188,8 @@ def _time() -> dict[str, Any]:
     names = {n: getattr(time, n) for n in dir(time) if not n.startswith(("_", "pthread", "clock_", "tz", "CLOCK"))}
     elapsed: Callable[[], float] = lambda: hub.clock.read()  # noqa: E731
     return names | {
-        "time": _now,
-        "time_ns": lambda: int(_now() * 1e9),
+        "time": now,
+        "time_ns": lambda: int(now() * 1e9),
         "monotonic": elapsed,
         "monotonic_ns": lambda: int(elapsed() * 1e9),
         "perf_counter": elapsed,
@@ -197,12 +197,13 @@ def _time() -> dict[str, Any]:
         "process_time": elapsed,
         "process_time_ns": lambda: int(elapsed() * 1e9),
         "thread_time": elapsed,
+        "thread_time_ns": lambda: int(elapsed() * 1e9),
         "sleep": threads.sleep,
-        "gmtime": lambda secs=None: time.gmtime(_now() if secs is None else secs),
-        "localtime": lambda secs=None: time.localtime(_now() if secs is None else secs),
-        "ctime": lambda secs=None: time.ctime(_now() if secs is None else secs),
-        "asctime": lambda t=None: time.asctime(time.localtime(_now()) if t is None else t),
-        "strftime": lambda fmt, t=None: time.strftime(fmt, time.localtime(_now()) if t is None else t),
+        "gmtime": lambda secs=None: time.gmtime(now() if secs is None else secs),
+        "localtime": lambda secs=None: time.localtime(now() if secs is None else secs),
+        "ctime": lambda secs=None: time.ctime(now() if secs is None else secs),
+        "asctime": lambda t=None: time.asctime(time.localtime(now()) if t is None else t),
+        "strftime": lambda fmt, t=None: time.strftime(fmt, time.localtime(now()) if t is None else t),
     }
 
 
@@ -210,11 +211,11 @@ def clock_method(owner: Any, name: str) -> Any:
     """`owner.now`, `.today` or `.utcnow`: of dates and times by the guest's clock, else the attribute itself."""
     if isinstance(owner, type) and issubclass(owner, datetime.date):
         if name == "today":
-            return lambda: owner.fromtimestamp(_now())
+            return lambda: owner.fromtimestamp(now())
         if issubclass(owner, datetime.datetime):
             if name == "now":
-                return lambda tz=None: owner.fromtimestamp(_now(), tz)
-            return lambda: owner.fromtimestamp(_now(), datetime.UTC).replace(tzinfo=None)
+                return lambda tz=None: owner.fromtimestamp(now(), tz)
+            return lambda: owner.fromtimestamp(now(), datetime.UTC).replace(tzinfo=None)
     return getattr(owner, name)
 
 
@@ -238,138 +239,7 @@ def _zoneinfo() -> dict[str, Any]:
     }
 
 
-# asynchrony
-
-
-def _run(main: Any, *, debug: bool | None = None, loop_factory: Any = None) -> Any:
-    """asyncio.run, also where a loop is running: tasks that `main` leaves behind are cancelled."""
-    before = asyncio.all_tasks(hub.loop)
-    try:
-        return hub.loop.complete(_coroutine(main))
-    finally:
-        for task in asyncio.all_tasks(hub.loop) - before:
-            task.cancel()
-
-
-async def _coroutine(value: Any) -> Any:
-    return await future_of(value)
-
-
-def _ensure(value: Any) -> Any:
-    value = future_of(value)
-    return value if asyncio.isfuture(value) else asyncio.ensure_future(value, loop=hub.loop)
-
-
-async def _nothing(value: Any) -> Any:
-    return value
-
-
-def _lenient(value: Any) -> Any:
-    """What gather and friends take: a blocking tool's value counts as a call that is already done."""
-    value = future_of(value)
-    if asyncio.isfuture(value) or hasattr(value, "__await__") or asyncio.iscoroutine(value):
-        return value
-    return _nothing(value)
-
-
-def _coro(value: Any) -> Any:
-    """A coroutine of anything that may be awaited."""
-    value = _lenient(value)  # first of all: to ask a started call for its type is to wait for it
-    return value if asyncio.iscoroutine(value) else _coroutine(value)
-
-
-def _gather(*values: Any, return_exceptions: bool = False) -> Any:
-    return asyncio.gather(*map(_lenient, values), return_exceptions=return_exceptions)
-
-
-def _create_task(coro: Any, *, name: str | None = None, context: Any = None) -> Any:
-    return asyncio.create_task(_coro(coro), name=name, context=context)
-
-
-class TaskGroup(asyncio.TaskGroup):
-    """asyncio.TaskGroup that also takes started calls."""
-
-    def create_task(self, coro: Any, **options: Any) -> Any:
-        return super().create_task(_coro(coro), **options)
-
-
-def _wait_for(value: Any, timeout: float | None) -> Any:
-    return asyncio.wait_for(_lenient(value), timeout)
-
-
-def _wait(values: Any, *, timeout: float | None = None, return_when: str = asyncio.ALL_COMPLETED) -> Any:
-    return asyncio.wait([_ensure(v) for v in values], timeout=timeout, return_when=return_when)
-
-
-def _as_completed(values: Any, *, timeout: float | None = None) -> Any:
-    return asyncio.as_completed([_ensure(_lenient(v)) for v in values], timeout=timeout)
-
-
-class _LoopFace:
-    """The loop as a program may use it."""
-
-    def run_until_complete(self, value: Any) -> Any:
-        return hub.loop.complete(_coroutine(_lenient(value)))
-
-    def create_task(self, coro: Any, *, name: str | None = None) -> Any:
-        return hub.loop.create_task(_coro(coro), name=name)
-
-    def run_in_executor(self, executor: Any, function: Any, *args: Any) -> Any:
-        return hub.loop.create_task(threads.in_thread(function, *args))
-
-    def create_future(self) -> Any:
-        return hub.loop.create_future()
-
-    def time(self) -> float:
-        return hub.clock.read()
-
-    def call_soon(self, callback: Any, *args: Any) -> Any:
-        return hub.loop.call_soon(callback, *args)
-
-    def call_later(self, delay: float, callback: Any, *args: Any) -> Any:
-        return hub.loop.call_later(delay, callback, *args)
-
-    def is_running(self) -> bool:
-        return hub.loop.is_running()
-
-    def is_closed(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
-
-
-_loop_face = _LoopFace()
-
-
-def _running_loop() -> _LoopFace:
-    if not hub.loop.is_running():
-        raise RuntimeError("no running event loop")
-    return _loop_face
-
-
-def _asyncio() -> dict[str, Any]:
-    kept = (
-        "ALL_COMPLETED BoundedSemaphore CancelledError Condition Event FIRST_COMPLETED FIRST_EXCEPTION Future "
-        "InvalidStateError Lock LifoQueue PriorityQueue Queue QueueEmpty QueueFull Semaphore Task TimeoutError "
-        "Barrier current_task iscoroutine iscoroutinefunction isfuture sleep timeout timeout_at Timeout all_tasks"
-    ).split()
-    return {name: getattr(asyncio, name) for name in kept if hasattr(asyncio, name)} | {
-        "TaskGroup": TaskGroup,
-        "as_completed": _as_completed,
-        "create_task": _create_task,
-        "ensure_future": lambda value, *, loop=None: _ensure(_lenient(value)),
-        "gather": _gather,
-        "get_event_loop": lambda: _loop_face,
-        "get_running_loop": _running_loop,
-        "new_event_loop": lambda: _loop_face,
-        "run": _run,
-        "set_event_loop": lambda loop: None,
-        "shield": lambda value: asyncio.shield(_lenient(value)),
-        "to_thread": threads.in_thread,
-        "wait": _wait,
-        "wait_for": _wait_for,
-    }
+# threads
 
 
 def _futures() -> dict[str, Any]:
@@ -399,14 +269,6 @@ def _queue() -> dict[str, Any]:
 
 
 # text
-
-
-class _Formatter(string.Formatter):
-    """string.Formatter whose fields may not reach where a program may not."""
-
-    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
-        guards.check_field(field_name)
-        return super().get_field(field_name, args, kwargs)
 
 
 def _logging() -> dict[str, Any]:
@@ -453,7 +315,11 @@ def _traceback() -> dict[str, Any]:
     def format_exception(error: Any, value: Any = None, tb: Any = None, **options: Any) -> list[str]:
         return guards.format_error(error if isinstance(error, BaseException) else value).splitlines(keepends=True)
 
+    def print_exception(error: Any, value: Any = None, tb: Any = None, *args: Any, file: Any = None, **_: Any) -> None:
+        print("".join(format_exception(error, value)), end="", file=file or sys.stderr)
+
     return {
+        "print_exception": print_exception,
         "format_exc": format_exc,
         "format_exception": format_exception,
         "format_exception_only": traceback.format_exception_only,
@@ -462,14 +328,16 @@ def _traceback() -> dict[str, Any]:
 
 
 _OWN: dict[str, Callable[[], dict[str, Any]]] = {
-    "asyncio": _asyncio,
+    "asyncio": lambda: asynchrony.names(hub),
     "concurrent.futures": _futures,
     "json": _json,
     "logging": _logging,
     "operator": _operator,
     "queue": _queue,
     "random": _random,
-    "string": lambda: {"Formatter": _Formatter},
+    "string": lambda: {"Formatter": stdlib.Formatter},
+    "contextlib": lambda: {n: getattr(stdlib, n) for n in ("redirect_stdout", "redirect_stderr")},
+    "functools": lambda: {n: getattr(stdlib, n) for n in ("update_wrapper", "wraps")},
     "threading": _threading,
     "time": _time,
     "traceback": _traceback,

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from toolchord_guest.calls import ToolFunction, settled
+from toolchord_guest.calls import START, ToolFunction, settled
 from toolchord_guest.hub import Hub
 
 hub: Hub = None  # type: ignore[assignment]
@@ -334,7 +334,7 @@ def sleep(seconds: float) -> None:
 async def in_thread(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     """asyncio.to_thread: a tool is started and awaited, any other function runs as a fiber."""
     if isinstance(function, ToolFunction):
-        return await function._start(args, kwargs)
+        return await function.__dict__[START](args, kwargs)
     future = hub.loop.create_future()
 
     def work() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from toolchord_guest import builtins as names
-from toolchord_guest import calls, guards, modules, threads, wire
+from toolchord_guest import calls, guards, modules, stdlib, threads, wire
 from toolchord_guest.calls import FILENAME, Namespace, PendingCall, ToolFunction
 from toolchord_guest.confine import SOCKET
 from toolchord_guest.hub import Deadlock, Future, Hub, Task
@@ -74,7 +74,10 @@ class Guest:
 
     def reset(self) -> None:
         """Forget what a warm-up left."""
-        self.globals = {"__name__": "__main__", "__builtins__": self.builtins, "__doc__": None}
+        main = sys.modules["__main__"] = types.ModuleType("__main__")  # where libraries look a class's names up
+        main.__dict__.clear()
+        self.globals = main.__dict__
+        self.globals |= {"__name__": "__main__", "__builtins__": self.builtins, "__doc__": None}
         self.policy_names = set()
         self.exposed = {}
         self.runs = 0
@@ -125,7 +128,7 @@ class Guest:
             self.globals.setdefault(space, Namespace(space, members))
         for stub in start["builtin_tools"]:
             self.globals.setdefault(stub["name"], ToolFunction(hub, stub))
-        self.globals["call_tool"] = _Dispatcher(hub, tools)
+        self.globals["call_tool"] = _dispatcher(hub, start["tools"])
         self.exposed = {name: thing for name, thing in self.globals.items() if name not in own}
         self.globals.update(Decoder(record=Record, named=True).decode(start["inputs"]))
 
@@ -154,10 +157,10 @@ class Guest:
     def _finish(self) -> None:
         """Threads and started calls end though nobody waits for them; unfinished tasks are cancelled, as ever."""
         hub = self.hub
-        self._cancel_tasks()
         hub.join()
-        while hub.calls:
-            hub.pump(None)
+        hub.drain()
+        self._cancel_tasks()
+        hub.drain()
         gc.collect()  # coroutines that were never awaited say so now
         for thing in gc.get_objects():  # and those that a variable still holds
             if type(thing) is types.CoroutineType and inspect.getcoroutinestate(thing) == inspect.CORO_CREATED:
@@ -174,14 +177,11 @@ class Guest:
             loop.complete(asyncio.gather(*tasks, return_exceptions=True))
 
 
-class _Dispatcher(ToolFunction):
+def _dispatcher(hub: Hub, stubs: list[dict[str, Any]]) -> ToolFunction:
     """`call_tool(name, ...)`: any tool by its registered name."""
+    known = {stub["tool"]: stub for stub in reversed(stubs)} | {stub["name"]: stub for stub in stubs}
 
-    def __init__(self, hub: Hub, tools: dict[str, ToolFunction]) -> None:
-        super().__init__(hub, {"name": "call_tool", "doc": "Call a tool by its name.", "tool": "", "async": True})
-        self._tools = tools
-
-    def _start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingCall:
+    def start(args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingCall:
         if not args:
             name = kwargs.pop("name", None)
         else:
@@ -189,10 +189,11 @@ class _Dispatcher(ToolFunction):
             args = tuple(rest)
         if not isinstance(name, str):
             raise TypeError("call_tool takes the tool's name first")
-        known = self._tools.get(name) or next((tool for tool in self._tools.values() if tool._tool == name), None)
-        stub = {"name": name, "doc": "", "tool": known._tool if known else name, "async": True}
-        stub["list_field"] = known._list_field if known else None
-        return ToolFunction(self._hub, stub)._start(args, kwargs)
+        stub = known.get(name) or {"name": name, "doc": "", "tool": name, "async": True}
+        pending: PendingCall = ToolFunction(hub, stub).__dict__[calls.START](args, kwargs)
+        return pending
+
+    return ToolFunction(hub, {"name": "call_tool", "doc": "Call a tool by its name.", "async": True}, start)
 
 
 def _failure(error: BaseException, filename: str) -> wire.Failure:
@@ -242,6 +243,8 @@ def warm_up(*, unrestricted: bool) -> None:
     """Build the runtime and run a small program, so that nothing is left to be imported or cached."""
     global _guest
     modules.load_zones()
+    if not unrestricted:
+        stdlib.mend(modules.now)
     _guest = Guest(SOCKET, unrestricted=unrestricted)
     _guest.reset()
     policy = None if unrestricted else Policy(_guest.listing, set())
@@ -257,7 +260,12 @@ def warm_up(*, unrestricted: bool) -> None:
             continue
     datetime.datetime.strptime("2000-01-01", "%Y-%m-%d")
     _warm_pydantic()
+    if not unrestricted:
+        guards.collect()
     _guest.reset()
+
+
+_Date = datetime.date  # text that names a module is no type any more
 
 
 def _warm_pydantic() -> None:
@@ -268,7 +276,7 @@ def _warm_pydantic() -> None:
 
     class Model(pydantic.BaseModel):  # type: ignore[misc]
         a: int = pydantic.Field(1, ge=0)
-        b: list[datetime.date] | None = None
+        b: list[_Date] | None = None
 
         @pydantic.field_validator("a")  # type: ignore[untyped-decorator]
         @classmethod
