@@ -12,7 +12,8 @@ from toolchord_guest import guards
 from toolchord_guest.calls import ToolError, awaitable, blocker, settled, starter
 from toolchord_guest.language import ATTRIBUTE, FORMAT, OWN, REFUSED_BUILTINS, TYPE
 from toolchord_guest.modules import INTERNAL, clock_method
-from toolchord_guest.program import AWAIT, CLOCK, END, FUTURE, NOW, SETTLED
+from toolchord_guest.placement import AWAIT, CLOCK, FUTURE, NOW, SETTLED
+from toolchord_guest.program import END
 
 _numbers: dict[int, tuple[int, object]] = {}
 """By id: an object's number, and what keeps the entry true: the object, or a reference that drops the entry with it."""

@@ -18,6 +18,7 @@ import types
 import uuid
 import zoneinfo
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from toolchord_guest import asynchrony, guards, stdlib, threads
@@ -226,8 +227,20 @@ _zones: list[zoneinfo.ZoneInfo] = []
 
 def load_zones() -> None:
     """Read every time zone once: a guest can open no files."""
-    for key in sorted(zoneinfo.available_timezones()):
-        _zones.append(zoneinfo.ZoneInfo(key))
+    for key in sorted(_zone_keys() or zoneinfo.available_timezones()):
+        try:
+            _zones.append(zoneinfo.ZoneInfo(key))
+        except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
+            continue  # a file beside the zones that is none
+
+
+def _zone_keys() -> list[str]:
+    """The names of the system's zone files; `available_timezones` would open each of them to look."""
+    root = next((Path(folder) for folder in zoneinfo.TZPATH if Path(folder, "UTC").exists()), None)
+    if root is None:
+        return []
+    names = (str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    return [n for n in names if n[0].isupper() and "." not in n]
 
 
 def _zoneinfo() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The sandbox under attack, as the harness of the escape corpus runs it. The name of the file says in which language."""
+"""The sandbox under attack, as the harness of the escape corpus runs it; the file's name says in which language."""
 
 from __future__ import annotations
 

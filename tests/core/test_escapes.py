@@ -32,7 +32,7 @@ def harness(adapter: Path, folder: str, report: Path) -> list[dict[str, Any]]:
         "--dir",
         folder,
         "--jobs",
-        "2",
+        "1",  # pytest itself may run two of these at a time, and a payload is timed
     ]
     ended = subprocess.run([*command, "--json", report], capture_output=True, text=True, timeout=900, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]

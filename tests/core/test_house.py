@@ -1,4 +1,4 @@
-"""The house's own rules: public names, which room may import which, how long a module may be, what the text may name."""
+"""The house's own rules: public names, which room imports which, how long a module is, what the text may name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import assert_type
 
 import pytest
-from typing_extensions import assert_type
 
 import toolchord
 from toolchord import CodeSandbox, ExecutionResult, Limits, RunError, errors

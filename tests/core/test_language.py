@@ -632,7 +632,7 @@ def _compiles(code: str) -> bool:
 
 
 @given(code=PROGRAMS.filter(_compiles))
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 async def test_any_small_program_gives_what_cpython_gives(code: str, sandbox: CodeSandbox) -> None:
     start = "a, b, c = 1, [1, 2], {'x': 3}\nf = g = str\nclass K:\n    total = 0\n    def __init__(self, x):\n        self.x = x\n    def add(self, y):\n        return y\n"
     code = start + code

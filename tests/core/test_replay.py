@@ -222,7 +222,7 @@ PROGRAMS = {
         "for t in pending:\n    t.cancel()\n[t.result() for t in done]"
     ),
     "a forgotten call": "get(1)\nget(2)\nawait get(3)\n5",
-    "a left-over task": "import asyncio\nt = asyncio.create_task(stuck())\nawait get(1)",
+    "a left-over task": "import asyncio\nt = asyncio.create_task(asyncio.sleep(1000))\nawait get(1)",
     "large results": "r = await big(30_000)\nprint(len(r['rows']), r['rows'][-1])\n[len(r.rows), r.rows[20_000], r.text[-3:], (await big(5)).rows[0].data]",
     "large results together": "import asyncio\nrs = await asyncio.gather(*[big(n) for n in (20_000, 1, 30_000)])\n[[len(r['rows']), len(r['text'])] for r in rs]",
     "large arguments": "r = await get(['x' * 300_000, list(range(50_000))])\nlen(r['x'][0]), len(r['x'][1])",
