@@ -15,7 +15,7 @@ from toolchord import CodeSandbox, ExecutionResult, Limits
 MiB = 1 << 20
 BEFORE = "print('before')\nnote(n=1)\n"
 
-STALL = 1.0
+STALL = 2.0
 """Seconds between two turns of the loop, or a third of the whole: a busy machine stretches both."""
 
 
@@ -220,12 +220,14 @@ async def test_the_loop_goes_on_while_a_large_value_crosses(way: str, kind: str,
     }[way]
     async with CodeSandbox(tools=[take, give], limits=LARGE) as sandbox:
         await sandbox.execute("1")
+        begin = time.perf_counter()
         async with beating() as gap:
             result = await sandbox.execute(code, inputs=inputs)
+        whole = time.perf_counter() - begin
     assert result.ok, result.error
     assert result.value == (value if way == "out" else len(value))
     assert taken == ([value] if way == "into a tool" else [])
-    assert gap[0] < max(STALL, result.duration / 3)
+    assert gap[0] < max(STALL, whole / 3)
 
 
 async def test_a_large_call_replays_and_a_different_one_diverges() -> None:
