@@ -6,6 +6,7 @@ import ast
 import inspect
 import sys
 import textwrap
+import tokenize
 import types
 from typing import Any
 
@@ -29,6 +30,9 @@ VERDICTS: dict[str, str] = {
     "enum.EnumType": "members of its own class; `_convert_` is private, global_enum not offered",
     "enum.EnumMeta": "as enum.EnumType",
     "enum.Enum": "members of its own class",
+    "typing.SupportsInt": "a protocol of one method (3.13 shows another class's source for it)",
+    "typing.SupportsRound": "as typing.SupportsInt",
+    "enum.property": "the member of its own name, in its own class (3.12)",
     "enum.EnumCheck": "members of a class of the program",
     "functools.total_ordering": "comparison methods only",
     "functools.cache": "goes through the mended update_wrapper",
@@ -65,7 +69,12 @@ def _uses(thing: Any, seen: set[Any]) -> set[str]:
     seen.add(thing)
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(thing)))
-    except (OSError, TypeError, SyntaxError):
+    except (
+        OSError,
+        TypeError,
+        SyntaxError,
+        tokenize.TokenError,
+    ):  # no Python source, or (3.13) none that is found right
         return set()
     found: set[str] = set()
     home = vars(sys.modules.get(thing.__module__, types))
