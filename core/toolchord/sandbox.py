@@ -101,12 +101,9 @@ class CodeSandbox:
             SandboxClosed: the sandbox was closed.
         """
         chosen = _limits(limits, self.limits)
-        catalogue = self._catalogue(tools)
-        encoded = await _encoded(inputs, catalogue)
-        refused = _unreadable(code, chosen)
-        if refused is not None:
-            return ExecutionResult(error=refused)
-        prepared = self._prepare(code, catalogue, encoded, journal or Journal())
+        prepared = await self._prepare(code, tools, inputs, chosen, journal or Journal())
+        if isinstance(prepared, RunError):
+            return ExecutionResult(error=prepared)
         async with self._guest(chosen) as channel:
             return await prepared.run(channel, chosen)
 
@@ -182,8 +179,18 @@ class CodeSandbox:
         """A registry may grow, so it is asked at each run; anything else is read now (it may be an iterator)."""
         return tools if tools is None or isinstance(tools, ToolRegistry) else self._catalogue(tools)
 
-    def _prepare(self, code: str, catalogue: Catalogue, inputs: bytes, journal: Journal) -> _Prepared:
-        record = RunRecord(code, inputs, _stubs(catalogue), self._language, journal.seed, journal.epoch, journal.events)
+    async def _prepare(
+        self, code: str, tools: Tools, inputs: Mapping[str, Any] | None, limits: Limits, journal: Journal
+    ) -> _Prepared | RunError:
+        """All that a run needs but a guest, or why the program is not even handed to one."""
+        catalogue = self._catalogue(tools)
+        encoded = await _encoded(inputs, catalogue)
+        refused = _unreadable(code, limits)
+        if refused is not None:
+            return refused
+        record = RunRecord(
+            code, encoded, _stubs(catalogue), self._language, journal.seed, journal.epoch, journal.events
+        )
         return _Prepared(catalogue, journal, record)
 
     async def _open(self, limits: GuestLimits) -> Channel:
@@ -232,12 +239,9 @@ class Session:
             raise SandboxClosed("the session is closed; open a new one with sandbox.session()")
         sandbox = self._sandbox
         chosen = _limits(limits, self._limits)
-        catalogue = sandbox._catalogue(tools if tools is not None else self._tools)
-        encoded = await _encoded(inputs, catalogue)
-        refused = _unreadable(code, chosen)
-        if refused is not None:
-            return ExecutionResult(error=refused)
-        prepared = sandbox._prepare(code, catalogue, encoded, Journal())
+        prepared = await sandbox._prepare(code, self._tools if tools is None else tools, inputs, chosen, Journal())
+        if isinstance(prepared, RunError):
+            return ExecutionResult(error=prepared)
         async with self._turn:
             if self._channel is None:
                 self._channel = await sandbox._open(GuestLimits(chosen.memory, None))
