@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from toolchord.catalogue import Catalogue, Exposed
+from toolchord.identity import CallIdentity, current_call
 from toolchord.journal import Journal, RunRecord
 from toolchord.limits import Limits
 from toolchord.pool import IsolationReport
@@ -20,6 +21,7 @@ from toolchord.sandbox import CodeSandbox, Session
 from toolchord.tools import Tool, ToolCapability, ToolMetadata, ToolSpec, ValidatedTool, open_to, tool_from
 
 __all__ = [
+    "CallIdentity",
     "CallRecord",
     "Catalogue",
     "CodeSandbox",
@@ -40,6 +42,7 @@ __all__ = [
     "Usage",
     "ValidatedTool",
     "create_registry",
+    "current_call",
     "format_tools_for_llm",
     "get_default_registry",
     "open_to",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 from typing import TYPE_CHECKING, Any
 
 from toolchord.pool import Guest
@@ -106,3 +108,19 @@ class Channel(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         self.guest.kill()
+
+
+def cause_of_death(code: int | None, failure: str | None) -> str:
+    """Why a guest ended without an answer, told by its exit code (negative: a signal), or the failure to make it."""
+    if code is None and failure:
+        return f"no process could be made for the guest: {failure}"
+    if code == -signal.SIGSYS:
+        return "the guest was killed by its filter: the program made a system call that only an attack makes"
+    if code == -signal.SIGKILL:
+        return "the guest was killed from outside (SIGKILL): its sandbox was closed, or memory is short here"
+    if code is None or code >= 0:
+        return f"the guest ended without an answer (exit code {code})"
+    name = signal.strsignal(-code) or f"signal {-code}"
+    with contextlib.suppress(ValueError):
+        name = signal.Signals(-code).name
+    return f"the guest crashed ({name}): out of memory, or too deep a recursion in C code"

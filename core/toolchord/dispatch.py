@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolchord.catalogue import Catalogue
-from toolchord.errors import InvalidArguments, ToolCallError, ToolNotAvailable
+from toolchord.errors import CallPaused, InvalidArguments, ToolCallError, ToolNotAvailable
 from toolchord.journal import RecordedPart
 from toolchord.redact import redact
 from toolchord.tools import Tool
@@ -123,7 +123,7 @@ class Dispatcher:
             if task is not None and task.cancelling():
                 raise
             return self._failed(call.name, error)
-        except (KeyboardInterrupt, GeneratorExit):
+        except (KeyboardInterrupt, GeneratorExit, CallPaused):
             raise
         except BaseException as error:
             return self._failed(call.name, error)

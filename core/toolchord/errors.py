@@ -18,6 +18,8 @@
         ├── GuestDied               the guest process ended without an answer
         └── ReplayDivergence        a replayed program did something else than the record says
 
+    CallPaused                      raised by a tool whose call waits for something outside
+
 The two families never mix. Each carries attributes; no caller needs to parse a message.
 """
 
@@ -26,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "CallPaused",
     "ConfigurationError",
     "DeveloperError",
     "GuestDied",
@@ -190,3 +193,19 @@ class ReplayDivergence(ProgramError):
     def __init__(self, message: str, *, position: int, line: int | None = None) -> None:
         self.position = position
         super().__init__(message, line=line)
+
+
+class CallPaused(BaseException):
+    """A tool raises it when its call can't end now: it waits for an approval, an answer, another system.
+
+    The other calls go on to their ends. When only such calls are left, the run ends with an error of kind "paused" and
+    `ExecutionResult.pending` holds them; run with the journal of that result, the program goes on, and those tools are
+    called again. It is no Exception, so that no handler between the tool and the run takes it for a failure.
+
+    Attributes:
+        reason: whatever the host wants to know of it.
+    """
+
+    def __init__(self, reason: object = None) -> None:
+        self.reason = reason
+        super().__init__(reason)

@@ -13,7 +13,7 @@ from toolchord.journal import RunRecord
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-Status = Literal["running", "ok", "error", "cancelled", "unfinished"]
+Status = Literal["running", "ok", "error", "cancelled", "unfinished", "paused"]
 
 
 @dataclass
@@ -26,10 +26,12 @@ class CallRecord:
         arguments: by parameter name; a note instead where they are larger than 64 KiB.
         line: the program's line that made it, 0 if unknown.
         started, duration: seconds since the run's start, and seconds it took.
-        status: ok, error, cancelled (nobody waited any more), unfinished (the run ended first).
+        status: ok, error, cancelled (nobody waited any more), unfinished (the run ended first),
+            paused (it waits for something outside, see `pause`).
         error: the type's name and the message of a failed call.
         result_bytes: size of the encoded result.
         replayed: answered from the journal; the tool did not run.
+        pause: what a paused call waits for.
     """
 
     id: int
@@ -42,6 +44,7 @@ class CallRecord:
     error: tuple[str, str] | None = None
     result_bytes: int = 0
     replayed: bool = False
+    pause: errors.CallPaused | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class RunError:
             UnsupportedValue, ReplayDivergence.
         message: what happened, in one line or a few.
         line: the program's line, from 1; None if there is none.
-        kind: program, syntax, refused, limit, value, deadlock, died, protocol, divergence.
+        kind: program, syntax, refused, limit, value, deadlock, died, protocol, divergence,
+            paused.
         traceback: the program's own lines.
         limit: the field of Limits that was reached.
         path: where an unsupported value is.
@@ -135,6 +139,11 @@ class ExecutionResult:
     def ok(self) -> bool:
         """Whether the program came to its end."""
         return self.error is None
+
+    @property
+    def pending(self) -> list[CallRecord]:
+        """The calls that wait for something outside; the run is continued with a journal of what happened so far."""
+        return [call for call in self.calls if call.status == "paused"]
 
     def raise_for_error(self) -> None:
         """Raise the ProgramError of a failed run; nothing if it is ok."""

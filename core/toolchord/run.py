@@ -7,7 +7,6 @@ asked for, at most `Limits.concurrency` at a time; what has ended is handed over
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import hashlib
 import signal
@@ -15,8 +14,10 @@ from collections import deque
 from dataclasses import replace
 from typing import Any
 
-from toolchord.channel import Channel
+from toolchord.channel import Channel, cause_of_death
 from toolchord.dispatch import Dispatcher, Prepared, Served
+from toolchord.errors import CallPaused
+from toolchord.identity import CallIdentity, current
 from toolchord.journal import Event, Journal, Outcome
 from toolchord.limits import Limits
 from toolchord.results import CallRecord, ExecutionResult, RunError, Usage
@@ -82,6 +83,7 @@ class Run:
         self._undelivered = 0
         self._unserved = 0
         self._completed: deque[Outcome] = deque()
+        self._paused: set[int] = set()
         self._wait: wire.Wait | None = None
         self._wait_arrived = self._loop.create_future()
         self._woken = self._loop.create_future()
@@ -89,6 +91,7 @@ class Run:
         self._output_bytes = 0
         self._host_time = 0.0
         self._readied = False
+        self._produced = False
 
     @property
     def ended(self) -> bool:
@@ -182,26 +185,8 @@ class Run:
         code = await self._loop.run_in_executor(None, self._channel.guest.exit_code)
         if code == -signal.SIGXCPU:
             self.exceed("cpu_time", "the program used all its CPU time")
-        elif code == -signal.SIGSYS:
-            message = "the guest was killed by its filter: the program made a system call that only an attack makes"
-            self.end(RunError("GuestDied", message, kind="died"))
-        elif code == -signal.SIGKILL:
-            message = "the guest was killed from outside (SIGKILL): its sandbox was closed, or memory is short here"
-            self.end(RunError("GuestDied", message, kind="died"))
-        elif code is None and self._channel.guest.failure:
-            self.end(
-                RunError(
-                    "GuestDied", f"no process could be made for the guest: {self._channel.guest.failure}", kind="died"
-                )
-            )
-        elif code is not None and code < 0:
-            name = signal.strsignal(-code) or f"signal {-code}"
-            with contextlib.suppress(ValueError):
-                name = signal.Signals(-code).name
-            message = f"the guest crashed ({name}): out of memory, or too deep a recursion in C code"
-            self.end(RunError("GuestDied", message, kind="died"))
         else:
-            self.end(RunError("GuestDied", f"the guest ended without an answer (exit code {code})", kind="died"))
+            self.end(RunError("GuestDied", cause_of_death(code, self._channel.guest.failure), kind="died"))
 
     # frames
 
@@ -276,7 +261,8 @@ class Run:
         if number in self._queue:
             self._queue.remove(number)
             self._forget_arguments(call)
-        if call.record.status == "running":
+        self._paused.discard(number)
+        if call.record.status in ("running", "paused"):
             call.record.status = "cancelled"
         if call.task is not None:
             call.task.cancel()
@@ -286,9 +272,9 @@ class Run:
         failure = frame.failure
         if failure is None:
             value = self._decoder.decode(frame.body)
-            if self._journal.live:
-                return self.end(ExecutionResult(value=value, returned=frame.returned))
             left = len(self._journal.events) - self._journal.position
+            if not left:
+                return self.end(ExecutionResult(value=value, returned=frame.returned))
             self._diverge(f"the program ended, but the record holds {left} more events")
             return
         line = failure.line or None
@@ -312,7 +298,9 @@ class Run:
             call = self._calls[number]
             self._running += 1
             call.record.started = self._elapsed()
-            call.task = self._loop.create_task(self._serve(number, call), context=self._context.copy())
+            context = self._context.copy()
+            context.run(current.set, CallIdentity(number, call.prepared.name, call.prepared.digest, call.record.line))
+            call.task = self._loop.create_task(self._serve(number, call), context=context)
 
     async def _serve(self, number: int, call: _Call) -> None:
         try:
@@ -322,10 +310,17 @@ class Run:
                 self._completed.append(Outcome(number, call.prepared.digest, served.ok, served.body, served.parts))
                 self._undelivered += served.size
                 self._wake()
+        except CallPaused as pause:
+            call.record.duration = self._elapsed() - call.record.started
+            if not call.delivered:
+                call.record.status, call.record.pause = "paused", pause
+                self._paused.add(number)
         finally:
             self._running -= 1
             self._forget_arguments(call)
             self._start_calls()
+            if self._paused:
+                self._wake()  # it may have been the last one to wait for
 
     def _forget_arguments(self, call: _Call) -> None:
         """A call needs its arguments no more; the record keeps the small ones."""
@@ -371,10 +366,12 @@ class Run:
             if self._offline and self._journal.live:
                 self._diverge("the record ends here, but the program waits for more")
                 return
-            replayed = not self._journal.live
+            self._produced = False
             event = await self._journal.next(self._produce)
-            if replayed and not self._matches(event):
-                return
+            if not self._produced:
+                if not self._matches(event):
+                    return
+                self._started = min(self._started, self._loop.time() - event.now)  # time goes on where it was
             self._wait = None
             self._host_time += self._elapsed() - arrived
             await self._deliver(event)
@@ -383,15 +380,24 @@ class Run:
     async def _produce(self) -> Event:
         """Wait for the first thing to happen: calls that end, or the time that the guest waits for."""
         assert self._wait is not None
+        self._produced = True
         self._start_calls()
         until = self._wait.until
+        due = until is not None and until <= self._elapsed()
         timer = None
+
+        def ring() -> None:
+            nonlocal due
+            due = True
+            self._wake()
+
         if until is not None:
-            timer = self._loop.call_later(min(max(0.0, until - self._elapsed()), self.limits.wall_time), self._wake)
-        elif not self._completed and not self._running and not self._queue:
+            timer = self._loop.call_later(min(max(0.0, until - self._elapsed()), self.limits.wall_time), ring)
+        elif not self._completed and not self._running and not self._queue and not self._paused:
             raise wire.WireError("the guest waits for nothing")
         try:
-            if not self._completed:
+            while not self._completed and not due:
+                self._pause_if_stuck()
                 self._woken = self._loop.create_future()
                 await self._woken
         finally:
@@ -403,6 +409,15 @@ class Run:
             batch.append(self._completed.popleft())
             size += len(batch[-1].body) + 32
         return Event(self._elapsed(), batch)
+
+    def _pause_if_stuck(self) -> None:
+        """End the run as paused if only calls that wait for something outside could go on.
+
+        Its clock stands still with it: a sleep or a timeout of the program's goes on when the run is continued.
+        """
+        if self._paused and not self._running and not self._queue:
+            tools = sorted({self._calls[number].record.tool for number in self._paused})
+            self.end(RunError("Paused", f"the program waits for an answer to {', '.join(tools)}", kind="paused"))
 
     def _matches(self, event: Event) -> bool:
         """Check a recorded event against what the program did; mark its calls as answered."""

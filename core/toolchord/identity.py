@@ -1,0 +1,31 @@
+"""Who a tool call is: its number and digest, the same on every replay, for tools that take an idempotency key."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CallIdentity:
+    """One call of a run.
+
+    Attributes:
+        number: its number in the run, from 1, in the order in which the program makes calls.
+        tool: the tool's full name.
+        digest: SHA-256 of tool and arguments as the program sent them, in hexadecimal.
+        line: the program's line that made it, 0 if unknown.
+    """
+
+    number: int
+    tool: str
+    digest: str
+    line: int
+
+
+current: ContextVar[CallIdentity | None] = ContextVar("toolchord_call", default=None)
+
+
+def current_call() -> CallIdentity | None:
+    """The call that this code serves; None outside of a tool."""
+    return current.get()
