@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from toolchord.catalogue import Catalogue, Exposed
+from toolchord.durable import DurableJournal, JournalStore, MemoryStore, Unclear
 from toolchord.identity import CallIdentity, current_call
 from toolchord.journal import Journal, RunRecord
 from toolchord.limits import Limits
@@ -16,7 +17,7 @@ from toolchord.registry import (
     register_tool,
     reset_registry,
 )
-from toolchord.results import CallRecord, ExecutionResult, RunError, Usage
+from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
 from toolchord.sandbox import CodeSandbox, Session
 from toolchord.tools import Tool, ToolCapability, ToolMetadata, ToolSpec, ValidatedTool, open_to, tool_from
 
@@ -25,11 +26,15 @@ __all__ = [
     "CallRecord",
     "Catalogue",
     "CodeSandbox",
+    "DurableJournal",
     "ExecutionResult",
     "Exposed",
     "IsolationReport",
     "Journal",
+    "JournalStore",
     "Limits",
+    "MemoryStore",
+    "Output",
     "RunError",
     "RunRecord",
     "Session",
@@ -39,6 +44,7 @@ __all__ = [
     "ToolMetadata",
     "ToolRegistry",
     "ToolSpec",
+    "Unclear",
     "Usage",
     "ValidatedTool",
     "create_registry",

@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 Status = Literal["running", "ok", "error", "cancelled", "unfinished", "paused"]
 
 
+@dataclass(frozen=True)
+class Output:
+    """Text that a program printed.
+
+    Attributes:
+        stream: stdout or stderr.
+        text: what was printed at once, at most 64 KiB.
+    """
+
+    stream: Literal["stdout", "stderr"]
+    text: str
+
+
 @dataclass
 class CallRecord:
     """One tool call.

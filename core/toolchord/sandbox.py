@@ -22,7 +22,7 @@ from toolchord.pool import GuestLimits, Isolation, IsolationReport, Pool
 from toolchord.prompt import describe
 from toolchord.registry import ToolRegistry
 from toolchord.results import ExecutionResult, RunError
-from toolchord.run import Run
+from toolchord.run import Run, Watch
 from toolchord.tools import Tool, tool_from
 from toolchord_guest import wire
 from toolchord_guest.values import Encoder, Unsupported
@@ -84,6 +84,7 @@ class CodeSandbox:
         limits: Limits | None = None,
         *,
         journal: Journal | None = None,
+        watch: Watch | None = None,
     ) -> ExecutionResult:
         """Run a program; whatever it does ends in a result.
 
@@ -94,10 +95,12 @@ class CodeSandbox:
             inputs: variables it starts with; plain data.
             limits: what it may spend, instead of the sandbox's own.
             journal: what already happened, for a run that is continued.
+            watch: a function that is told of each `Output`, and of each `CallRecord` whenever its status changes.
 
         Raises:
             ConfigurationError: arguments that make no sense.
             IsolationUnavailable: this machine can't give the isolation.
+            JournalConflict: another attempt has taken over the journal's run.
             SandboxClosed: the sandbox was closed.
         """
         chosen = _limits(limits, self.limits)
@@ -105,7 +108,7 @@ class CodeSandbox:
         if isinstance(prepared, RunError):
             return ExecutionResult(error=prepared)
         async with self._guest(chosen) as channel:
-            return await prepared.run(channel, chosen)
+            return await prepared.run(channel, chosen, watch)
 
     def execute_sync(
         self,
@@ -115,11 +118,12 @@ class CodeSandbox:
         limits: Limits | None = None,
         *,
         journal: Journal | None = None,
+        watch: Watch | None = None,
     ) -> ExecutionResult:
         """`execute` for code that is not asynchronous; works inside a running event loop too (and blocks it)."""
 
         def run() -> ExecutionResult:
-            return asyncio.run(self.execute(code, tools, inputs, limits, journal=journal))
+            return asyncio.run(self.execute(code, tools, inputs, limits, journal=journal, watch=watch))
 
         try:
             asyncio.get_running_loop()
@@ -233,6 +237,8 @@ class Session:
         tools: Tools = None,
         inputs: Mapping[str, Any] | None = None,
         limits: Limits | None = None,
+        *,
+        watch: Watch | None = None,
     ) -> ExecutionResult:
         """Run the next program; see `CodeSandbox.execute`. Memory is limited for the session as a whole."""
         if self._closed:
@@ -246,7 +252,7 @@ class Session:
             if self._channel is None:
                 self._channel = await sandbox._open(GuestLimits(chosen.memory, None))
             try:
-                result = await prepared.run(self._channel, chosen)
+                result = await prepared.run(self._channel, chosen, watch)
             except BaseException:
                 self._drop()
                 raise
@@ -281,8 +287,10 @@ class _Prepared:
         self._record = record
         self._offline = offline
 
-    async def run(self, channel: Channel, limits: Limits) -> ExecutionResult:
+    async def run(self, channel: Channel, limits: Limits, watch: Watch | None = None) -> ExecutionResult:
         record = self._record
+        if (reason := await self._journal.begin(record)) is not None:
+            return ExecutionResult(error=RunError("ReplayDivergence", reason, kind="divergence", position=0))
         start = {
             "code": record.code,
             "inputs": record.inputs,
@@ -295,7 +303,7 @@ class _Prepared:
         body = Encoder(parts.append).encode(start)
         dispatcher = Dispatcher(self._catalogue, _helpers(self._catalogue), limits.concurrency)
         try:
-            run = Run(channel, dispatcher, self._journal, limits, offline=self._offline)
+            run = Run(channel, dispatcher, self._journal, limits, offline=self._offline, watch=watch)
             result = await run.go(wire.Start(body), parts)
         finally:
             dispatcher.close()
