@@ -15,8 +15,9 @@ import hashlib
 import re
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
 
@@ -134,20 +135,23 @@ class DurableJournal(Journal):
         self._store = store
         self._header = header
         self._unclear = unclear
-        self._outcomes = {
-            (outcome := msgspec.msgpack.decode(data, type=Outcome)).call: outcome
-            for key, data in rows.items()
-            if key.startswith("call/")
-        }
+        self._outcomes: dict[int, Outcome] = {}
+        self._take(rows)
         begun = (found for key in rows if (found := _START.fullmatch(key)) and f"pause/{key[6:]}" not in rows)
-        self._begun = {int(found[1]) for found in begun}
+        self._begun = Counter(int(found[1]) for found in begun)
         while (data := rows.get(f"event/{len(self.events)}")) is not None:
             now, numbers = msgspec.msgpack.decode(data, type=tuple[float, list[int]])
             self.events.append(Event(now, [self._outcomes[number] for number in numbers]))
-        self._kept = len(self.events)
+
+    def _take(self, rows: Mapping[str, bytes]) -> None:
+        """Read what calls gave."""
+        for key, data in rows.items():
+            if key.startswith("call/"):
+                outcome = msgspec.msgpack.decode(data, type=Outcome)
+                self._outcomes[outcome.call] = outcome
 
     @classmethod
-    async def open(cls, store: JournalStore, run: str, *, unclear: UnclearHandler = _wait) -> DurableJournal:
+    async def open(cls, store: JournalStore, run: str, *, unclear: UnclearHandler = _wait) -> Self:
         """Begin an attempt at a run: its first one, or one that goes on where the last one was.
 
         Args:

@@ -1,4 +1,4 @@
-"""A run in a store: what ended is never run again, what is unclear is not repeated, and one attempt goes on at a time."""
+"""A run in a store: what ended never runs again, what is unclear is not repeated, one attempt goes on at a time."""
 
 from __future__ import annotations
 
