@@ -5,6 +5,8 @@ Inner calls are journalled in the graph's own checkpointer: a thread that was pa
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from toolchord.errors import MissingExtraError
 
 try:
@@ -14,9 +16,30 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtraError("toolchord_langgraph", "langgraph") from None
 
+from toolchord_langgraph.agent import create_code_agent
 from toolchord_langgraph.approvals import InterruptOn, RejectedError
 from toolchord_langgraph.code_tool import TakenOver
 from toolchord_langgraph.fenced import has_program
 from toolchord_langgraph.node import CodeOrchestrator
 
-__all__ = ["CodeOrchestrator", "InterruptOn", "RejectedError", "TakenOver", "has_program"]
+if TYPE_CHECKING:
+    from toolchord_langgraph.middleware import CodeOrchestratorMiddleware
+
+__all__ = [
+    "CodeOrchestrator",
+    "CodeOrchestratorMiddleware",
+    "InterruptOn",
+    "RejectedError",
+    "TakenOver",
+    "create_code_agent",
+    "has_program",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # It needs the package langchain, which a graph without LangChain's agents does not.
+    if name == "CodeOrchestratorMiddleware":
+        from toolchord_langgraph.middleware import CodeOrchestratorMiddleware
+
+        return CodeOrchestratorMiddleware
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,6 +18,8 @@ from toolchord_langchain.inbound import collected
 from toolchord_langchain.outbound import PROGRAMS
 from toolchord_langgraph.program import Frame, Program, run_inner
 
+CODE_NAME = "run_code"
+
 
 class TakenOver(JournalConflict, GraphBubbleUp):
     """The same thread is being resumed elsewhere; this attempt has stopped. No tool node makes a message of it."""
@@ -32,6 +34,21 @@ def tools_of(tools: Iterable[Any]) -> list[BaseTool]:
         else:
             found += [tool for tool, _ in collected(one)]
     return found
+
+
+def for_direct_only(tool: BaseTool) -> bool:
+    """Whether a tool says that it is for the model's direct calls, and not for programs."""
+    return _callers(tool) == {"direct"}
+
+
+def for_code_only(tool: BaseTool) -> bool:
+    """Whether a tool says that it is for programs, and not for direct calls."""
+    callers = _callers(tool)
+    return bool(callers) and "direct" not in callers
+
+
+def _callers(tool: BaseTool) -> set[str]:
+    return set((tool.extras or {}).get("allowed_callers") or ())
 
 
 def catalogue_of(tools: Iterable[BaseTool]) -> Catalogue:

@@ -21,7 +21,15 @@ from toolchord import CodeSandbox, Limits
 from toolchord.errors import ConfigurationError
 from toolchord_langgraph import fenced, private
 from toolchord_langgraph.approvals import Approvals, Asked
-from toolchord_langgraph.code_tool import catalogue_of, code_tool, described, tools_of
+from toolchord_langgraph.code_tool import (
+    CODE_NAME,
+    catalogue_of,
+    code_tool,
+    described,
+    for_code_only,
+    for_direct_only,
+    tools_of,
+)
 from toolchord_langgraph.program import Frame, Kept, Output
 
 
@@ -58,7 +66,7 @@ class CodeOrchestrator(ToolNode):
         interrupt_on: Asked | None = None,
         sandbox: CodeSandbox | None = None,
         limits: Limits | None = None,
-        code_name: str = "run_code",
+        code_name: str = CODE_NAME,
         max_chars: int = 20_000,
         messages_key: str = "messages",
         **options: Any,
@@ -82,7 +90,8 @@ class CodeOrchestrator(ToolNode):
         )
         self.code_tool = code_tool(lambda runtime: frame, name=code_name, description=described(catalogue))
         self._fenced = fenced
-        self._hidden = {} if not exclusive else {tool.name: tool for tool in inner if not _direct(tool)}
+        hidden = {tool.name for tool in inner if for_code_only(tool) or (exclusive and not for_direct_only(tool))}
+        self._hidden = frozenset(hidden)
         visible = [tool for tool in inner if tool.name not in self._hidden]
         super().__init__([*visible, self.code_tool], messages_key=messages_key, **options)
 
@@ -221,11 +230,6 @@ class _Task:
         kept = Kept.read(told["kept"]) if "kept" in told else Kept()
         private.sends(self._runtime.config, kept.writes)
         return [*kept.commands, *told[self._messages_key]]
-
-
-def _direct(tool: BaseTool) -> bool:
-    """Whether a tool says that it is for direct calls, and not for programs."""
-    return (tool.extras or {}).get("allowed_callers") == ["direct"]
 
 
 _several: ContextVar[bool] = ContextVar("toolchord_langgraph_several", default=False)

@@ -19,6 +19,7 @@ from langchain_core.runnables.config import patch_config
 from langgraph._internal import _constants as names
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.prebuilt import ToolNode
+from langgraph.types import Command
 
 from toolchord.errors import ConfigurationError
 
@@ -27,6 +28,7 @@ _METHODS = "_run_one _arun_one _execute_tool_sync _execute_tool_async _parse_inp
 
 _missing = [name for name in _CONSTANTS.split() if not hasattr(names, name)]
 _missing += [name for name in _METHODS.split() if not hasattr(ToolNode, name)]
+_missing += [] if hasattr(Command, "_update_as_tuples") else ["Command._update_as_tuples"]
 if _missing:
     raise ConfigurationError(
         f"langgraph {version('langgraph')} has no {', '.join(_missing)}, which inner calls are carried by; "
@@ -103,6 +105,22 @@ async def result(future: Any) -> Any:
 def sends(config: RunnableConfig, writes: Writes) -> None:
     """Write to the state on behalf of the task that has this config."""
     config["configurable"][names.CONFIG_KEY_SEND](writes)
+
+
+def updates(command: Command[Any]) -> Writes:
+    """What a command writes to the state, by channel."""
+    return list(command._update_as_tuples())
+
+
+def current_state(config: RunnableConfig, state: Any) -> Any:
+    """A task's state with its own writes so far; as it was where it is no state of a graph's channels."""
+    read = config["configurable"][names.CONFIG_KEY_READ]
+    keys = list(state) if isinstance(state, dict) else list(getattr(type(state), "model_fields", ()))
+    try:
+        values = read(keys, True)
+    except KeyError:  # something else than the graph's own state was given to the node
+        return state
+    return {**state, **values} if isinstance(state, dict) else state.model_copy(update=values) if keys else state
 
 
 def bridged(config: RunnableConfig, parent: RunnableConfig, keep: Callable[[Writes], None]) -> RunnableConfig:

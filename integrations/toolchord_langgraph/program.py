@@ -88,7 +88,7 @@ class Program:
         self._messages: dict[int, ToolMessage] = {}
         self._answers: dict[int, Any] = {}
 
-    async def go(self) -> list[ToolMessage | Command[Any]]:
+    async def go(self) -> Output:
         """Run it to its end, or to where it waits for a person.
 
         Raises:
@@ -118,7 +118,9 @@ class Program:
         self._raise_what_waits(result)
         if place is None:
             await store.delete(self._run)
-        return [*self._commands(), self._answer(result)]
+        message = self._answer(result)
+        commands = [command for _, kept in sorted(self._kept.items()) for command in kept.commands]
+        return [*commands, message] if commands else message
 
     @property
     def _run(self) -> str:
@@ -161,7 +163,10 @@ class Program:
         kept = self._kept[call.number] = Kept()
         config = private.bridged(get_config(), self._config, kept.writes.extend)
         capture = Captured(tool, config)
-        runtime = dataclasses.replace(self._runtime, tool_call_id=self._inner_id(call), config=config)
+        state = self._runtime.state
+        if any(one.writes for one in self._kept.values()):
+            state = private.current_state(self._config, state)
+        runtime = dataclasses.replace(self._runtime, state=state, tool_call_id=self._inner_id(call), config=config)
         made = ToolCall(name=tool.name, args=request["args"], id=self._inner_id(call), type="tool_call")
         try:
             with _as_child(config):
@@ -193,7 +198,7 @@ class Program:
                 found, rest = _without_message(one, self._frame.messages_key, self._inner_id(call))
                 message = found or message
                 if rest is not None:
-                    self._kept[call.number].commands.append(rest)
+                    self._apply(call, rest)
             else:
                 message = one
         if message is None:
@@ -202,6 +207,18 @@ class Program:
         if message.status == "error":
             raise ToolException(str(message.text))
         return capture.native(message)
+
+    def _apply(self, call: CallIdentity, command: Command[Any]) -> None:
+        """Do what a tool's command says: update the state at once, for later calls to see; go elsewhere at the end."""
+        kept = self._kept[call.number]
+        if command.graph is None:
+            writes = private.updates(command)
+            kept.writes.extend(writes)
+            private.sends(self._config, writes)
+            command = dataclasses.replace(command, update=None)
+            if not command.goto and command.resume is None:
+                return
+        kept.commands.append(command)
 
     async def _ask_what_became_of(self, call: CallIdentity) -> None:
         """A call that acts was cut off: only a person knows whether to repeat it."""
@@ -248,9 +265,6 @@ class Program:
         raise GraphInterrupt(
             tuple(i for reason in reasons if isinstance(reason, GraphInterrupt) for i in reason.args[0])
         )
-
-    def _commands(self) -> list[Command[Any]]:
-        return [command for _, kept in sorted(self._kept.items()) for command in kept.commands]
 
     def _answer(self, result: ExecutionResult) -> ToolMessage:
         return ToolMessage(
