@@ -56,12 +56,16 @@ def catalogue_of(tools: Iterable[BaseTool]) -> Catalogue:
     return Catalogue.of(registry_from(list(tools), run=run_inner))
 
 
-def described(catalogue: Catalogue) -> str:
+def described(catalogue: Catalogue, variables: bool) -> str:
     """How to write a program, and a typed stub of each tool.
 
     The same bytes for the same tools, so that a provider's prompt cache holds.
     """
-    return f"{PROGRAMS}\n\n{format_tools_for_llm(catalogue)}"
+    more = f" {_VARIABLES}" if variables else ""
+    return f"{PROGRAMS}{more}\n\n{format_tools_for_llm(catalogue)}"
+
+
+_VARIABLES = "Variables and functions of your earlier programs are still there."
 
 
 def code_tool(frame: Callable[[ToolRuntime[Any, Any]], Frame], *, name: str, description: str) -> BaseTool:

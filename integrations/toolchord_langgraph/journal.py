@@ -11,7 +11,7 @@ from langgraph.types import interrupt
 
 from toolchord import CallIdentity, DurableJournal, JournalStore
 from toolchord.durable import UnclearHandler
-from toolchord.errors import CallPaused
+from toolchord.errors import CallPaused, ConfigurationError
 from toolchord.identity import current
 from toolchord.journal import Outcome
 from toolchord_langgraph import private
@@ -92,4 +92,9 @@ class TaskJournal(DurableJournal):
             raise
         if call.number not in self._outcomes:  # the sub-task had ended in an earlier attempt
             self._take(await self._store.load(self.run))
+        if call.number not in self._outcomes:
+            raise ConfigurationError(
+                f"the checkpointer remembers that {call.tool} (call {call.number}) has ended, but not what it gave; "
+                f"it must keep every pending write that it is given"
+            )
         return self._outcomes[call.number]

@@ -49,6 +49,8 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
         limits: what a program may spend; the sandbox's own if None.
         code_name: the name of the code tool.
         max_chars: the length of a program's answer to the model, at most.
+        variables: a program finds the variables that the thread's last one left. They travel in its message, so they
+            are checkpointed, forked and deleted with the thread; `Limits.variables` bounds them.
 
     Raises:
         ConfigurationError: arguments that make no sense.
@@ -64,6 +66,7 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
         limits: Limits | None = None,
         code_name: str = CODE_NAME,
         max_chars: int = 20_000,
+        variables: bool = True,
     ) -> None:
         super().__init__()
         inner = tools_of(tools)
@@ -75,6 +78,7 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
         self._sandbox = sandbox or CodeSandbox(limits=limits)
         self._limits = limits
         self._max_chars = max_chars
+        self._variables = variables
         self._catalogues: dict[tuple[int, ...], tuple[list[BaseTool], Catalogue, BaseTool]] = {}
         self._code_tool = code_tool(self._frame, name=code_name, description="Run a Python program.")
         self.tools = [self._code_tool, *inner]
@@ -137,6 +141,7 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
             self._limits,
             "messages",
             self._max_chars,
+            self._variables,
         )
 
     def _offered(self, tools: list[BaseTool]) -> tuple[Catalogue, BaseTool]:
@@ -145,7 +150,7 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
         if key not in self._catalogues:
             self._approvals.check({tool.name for tool in tools})
             catalogue = catalogue_of(tools)
-            told = self._code_tool.model_copy(update={"description": described(catalogue)})
+            told = self._code_tool.model_copy(update={"description": described(catalogue, self._variables)})
             while len(self._catalogues) >= _KEPT:
                 del self._catalogues[next(iter(self._catalogues))]
             self._catalogues[key] = (tools, catalogue, told)  # with the tools, so that their ids stay theirs

@@ -50,6 +50,8 @@ class CodeOrchestrator(ToolNode):
         limits: what a program may spend; the sandbox's own if None.
         code_name: the name of the code tool.
         max_chars: the length of a program's answer to the model, at most.
+        variables: a program finds the variables that the thread's last one left. They travel in its message, so they
+            are checkpointed, forked and deleted with the thread; `Limits.variables` bounds them.
         name, tags, handle_tool_errors, messages_key, wrap_tool_call, awrap_tool_call: as for `ToolNode`. Errors of
             inner calls are raised in the program, whatever `handle_tool_errors` says.
 
@@ -68,6 +70,7 @@ class CodeOrchestrator(ToolNode):
         limits: Limits | None = None,
         code_name: str = CODE_NAME,
         max_chars: int = 20_000,
+        variables: bool = True,
         messages_key: str = "messages",
         **options: Any,
     ) -> None:
@@ -87,8 +90,9 @@ class CodeOrchestrator(ToolNode):
             limits,
             messages_key,
             max_chars,
+            variables,
         )
-        self.code_tool = code_tool(lambda runtime: frame, name=code_name, description=described(catalogue))
+        self.code_tool = code_tool(lambda runtime: frame, name=code_name, description=described(catalogue, variables))
         self._fenced = fenced
         hidden = {tool.name for tool in inner if for_code_only(tool) or (exclusive and not for_direct_only(tool))}
         self._hidden = frozenset(hidden)

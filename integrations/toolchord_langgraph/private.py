@@ -87,14 +87,26 @@ def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any
     """
     start = config["configurable"][names.CONFIG_KEY_CALL]
     schedule = start.keywords["schedule_task"]
+    if isinstance(schedule, _Numbered):  # a sub-task hands it on to its own
+        schedule = schedule.schedule
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
     function.__name__ = function.__qualname__ = name
     return start(
         function,
         ((), {}),
         callbacks=config.get("callbacks"),
-        schedule_task=lambda task, _, call: schedule(task, number, call),
+        schedule_task=_Numbered(schedule, number),
     )
+
+
+class _Numbered(NamedTuple):
+    """Schedules a sub-task under a number of its own, instead of the next one."""
+
+    schedule: Callable[[Any, int, Any], Any]
+    number: int
+
+    def __call__(self, task: Any, _next: int, call: Any) -> Any:
+        return self.schedule(task, self.number, call)
 
 
 async def result(future: Any) -> Any:

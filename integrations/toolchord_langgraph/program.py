@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeAlias
@@ -62,6 +63,7 @@ class Frame:
         limits: what it may spend.
         messages_key: where the state keeps its messages.
         max_chars: length of the answer to the model.
+        variables: whether a program finds what the thread's last one left.
     """
 
     sandbox: CodeSandbox
@@ -72,6 +74,7 @@ class Frame:
     limits: Limits | None
     messages_key: str
     max_chars: int
+    variables: bool
 
 
 class Program:
@@ -84,6 +87,7 @@ class Program:
         self._runtime = runtime
         self._config = get_config()
         self._id = runtime.tool_call_id or "code"
+        self._attempt = ""
         self._kept: dict[int, Kept] = {}
         self._messages: dict[int, ToolMessage] = {}
         self._answers: dict[int, Any] = {}
@@ -97,6 +101,8 @@ class Program:
         """
         info = self._runtime.execution_info
         place = private.location(self._config, info.checkpoint_id if info else None)
+        if place is None:  # nothing can be answered later, and what langgraph remembers of sub-tasks is not asked for
+            self._attempt = uuid.uuid4().hex
         store: JournalStore = CheckpointStore(place, blocking=self.blocking) if place else _memory.of(self._run)
         journal = await TaskJournal.open(store, self._run, unclear=self._ask_what_became_of)
         journal.host = self
@@ -112,12 +118,11 @@ class Program:
                 limits=self._frame.limits,
                 journal=journal,
                 watch=streaming.watcher(self._runtime, self._id),
+                variables=streaming.left_in(self._messages_before()) if self._frame.variables else None,
             )
         finally:
             _current.reset(token)
         self._raise_what_waits(result)
-        if place is None:
-            await store.delete(self._run)
         message = self._answer(result)
         commands = [command for _, kept in sorted(self._kept.items()) for command in kept.commands]
         return [*commands, message] if commands else message
@@ -129,12 +134,21 @@ class Program:
         identity = (info.task_id if info else "", self._id, self._code)
         return hashlib.sha256("\0".join(identity).encode()).hexdigest()[:32]
 
+    def _messages_before(self) -> Sequence[Any]:
+        state, key = self._runtime.state, self._frame.messages_key
+        found = (
+            state
+            if isinstance(state, list)
+            else (state.get(key) if isinstance(state, dict) else getattr(state, key, None))
+        )
+        return found or ()
+
     # the journal's host
 
     def subtask(self, call: CallIdentity, function: Callable[[], Any]) -> Any:
         """See `journal.Host`."""
         name = call.tool.rpartition(".")[2]
-        return private.call(self._config, name, f"{self._run}\0{call.number}\0{call.digest}", function)
+        return private.call(self._config, name, f"{self._run}{self._attempt}\0{call.number}\0{call.digest}", function)
 
     def shown(self, call: CallIdentity, outcome: Outcome) -> Any:
         """See `journal.Host`."""
@@ -407,4 +421,4 @@ class _Memory:
         return store
 
 
-_memory = _Memory(256)
+_memory = _Memory(64)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from langgraph.prebuilt import ToolRuntime
 
-from toolchord import CallRecord, ExecutionResult, Output
+from toolchord import CallRecord, ExecutionResult, Output, Variables
 from toolchord.results import shorten, shown
 
 _ARGUMENT = 2_000
@@ -40,9 +40,12 @@ def watcher(runtime: ToolRuntime[Any, Any], outer: str) -> Callable[[Output | Ca
 def transcript(result: ExecutionResult, outer: str) -> dict[str, Any]:
     """A program's result as plain data that any checkpointer can keep: the artifact of its message.
 
-    Keys: ok, value (as text where JSON can't say it), stdout, stderr, error, calls, duration in seconds.
+    Keys: ok, value (as text where JSON can't say it), stdout, stderr, error, calls, duration in seconds; and variables,
+    the bytes of `toolchord.Variables`, if the thread's next program is to find them.
     """
+    left = {} if result.variables is None else {"variables": result.variables.to_bytes()}
     return {
+        **left,
         "ok": result.ok,
         "value": _data(result.value),
         "stdout": result.stdout,
@@ -51,6 +54,16 @@ def transcript(result: ExecutionResult, outer: str) -> dict[str, Any]:
         "calls": [_call(call, outer) for call in result.calls],
         "duration": result.duration,
     }
+
+
+def left_in(messages: Sequence[Any]) -> Variables:
+    """What the last program left whose answer is among the messages; nothing if none did."""
+    for message in reversed(messages):
+        artifact = getattr(message, "artifact", None) or getattr(message, "additional_kwargs", {}).get("artifact")
+        left = artifact.get("variables") if isinstance(artifact, dict) else None
+        if isinstance(left, bytes):
+            return Variables.from_bytes(left)
+    return Variables()
 
 
 def _call(call: CallRecord, outer: str) -> dict[str, Any]:
