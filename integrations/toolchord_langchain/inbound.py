@@ -35,6 +35,7 @@ Tools: TypeAlias = "BaseToolkit | BaseTool | Callable[..., Any] | Iterable[Tools
 # Fields of `extras`, which providers have agreed on, and ours of the same meaning.
 _EXTRAS = {
     "allowed_callers": "allowed_callers",
+    "capabilities": "capabilities",
     "defer_loading": "defer_loading",
     "input_examples": "examples",
     "strict": "strict",

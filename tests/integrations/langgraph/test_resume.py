@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deepagents import create_deep_agent
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
@@ -18,6 +17,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, RetryPolicy
 
+from tests.integrations.langgraph.apps import graph
 from tests.integrations.langgraph.graphs import (
     GO,
     Script,
@@ -32,7 +32,7 @@ from tests.integrations.langgraph.graphs import (
 )
 from tests.integrations.langgraph.savers import KINDS, saver
 from tests.integrations.langgraph.shop import answer, forget, happened, tools_of
-from toolchord_langgraph import CodeOrchestrator, CodeOrchestratorMiddleware, TakenOver, create_code_agent
+from toolchord_langgraph import CodeOrchestrator, CodeOrchestratorMiddleware, TakenOver
 
 GATHER = """\
 import asyncio
@@ -42,29 +42,6 @@ return [first.key, *rest, await pay(3)]
 """
 GAVE = '["a", "paid 1", "yes-x", {"key": "b"}, "yes-y", "paid 2", "paid 3"]'
 HOW = ("async", "sync")
-
-
-def graph(kind: str, ledger: Path, checkpointer: Any, *turns: Any) -> Any:
-    model = Script(turns=[*turns, "done"])
-    tools, asked = tools_of(ledger), {"pay": {"allowed_decisions": ["approve"], "when": _is_two}}
-    if kind == "node":
-        return graph_of(CodeOrchestrator(tools, interrupt_on=asked), model, checkpointer)
-    if kind == "subgraph":
-        inner = graph_of(CodeOrchestrator(tools, interrupt_on=asked), model)
-        outer = StateGraph(State).add_node("inner", inner).add_edge(START, "inner")
-        return outer.compile(checkpointer=checkpointer)
-    if kind == "agent":
-        middleware = [CodeOrchestratorMiddleware(exclusive=True, interrupt_on=asked)]
-        return create_agent(model, tools, middleware=middleware, checkpointer=checkpointer)
-    if kind == "deep":
-        return create_deep_agent(
-            model, tools=tools, middleware=[CodeOrchestratorMiddleware(interrupt_on=asked)], checkpointer=checkpointer
-        )
-    return create_code_agent(model, tools, interrupt_on=asked, checkpointer=checkpointer)
-
-
-def _is_two(request: Any) -> bool:
-    return bool(request.tool_call["args"] == {"amount": 2})
 
 
 @pytest.fixture(params=KINDS)
@@ -103,7 +80,7 @@ async def test_every_durability(durability: str, how: str, tmp_path: Path, postg
             asked = (
                 await app.aget_state(thread()) if how == "async" else await asyncio.to_thread(app.get_state, thread())
             )
-            resume = Command(resume={one.id: answer(one.value) for one in asked.interrupts})
+            resume: Command[Any] = Command(resume={one.id: answer(one.value) for one in asked.interrupts})
             result = await invoke(app, resume, thread(), how, durability=durability)
             assert forget(ledger) == ["ask x yes-x", "ask y yes-y", "pay 2", "pay 3"]
             assert next(tool_messages(result)).text == GAVE
