@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -67,9 +69,7 @@ def location(config: RunnableConfig, checkpoint_id: str | None) -> Location | No
 
 
 def can_call(config: RunnableConfig) -> bool:
-    """Whether this is a task that can have sub-tasks; not where max_concurrency leaves no room for them."""
-    if config.get("max_concurrency") == 1:  # the task itself holds the one place
-        return False
+    """Whether this is a task of a graph, which can have sub-tasks."""
     return names.CONFIG_KEY_CALL in config.get("configurable", {})
 
 
@@ -96,7 +96,35 @@ def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any
         ((), {}),
         callbacks=config.get("callbacks"),
         schedule_task=_Numbered(schedule, number),
+        # Beside langgraph's executor. That has places for so many tasks, and a task keeps its own while it waits for
+        # its sub-tasks: they would wait for each other for ever.
+        submit=lambda: _in_task if "loop" in start.keywords else _in_thread,
     )
+
+
+def _in_task(function: Callable[..., Any], *args: Any, **options: Any) -> asyncio.Task[Any]:
+    return asyncio.get_running_loop().create_task(function(*args, **_for(options)))
+
+
+def _in_thread(function: Callable[..., Any], *args: Any, **options: Any) -> concurrent.futures.Future[Any]:
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(context.run(function, *args, **_for(options)))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="toolchord-call", daemon=True).start()
+    return future
+
+
+def _for(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that are the function's, not the executor's."""
+    return {name: value for name, value in options.items() if not name.startswith("__")}
 
 
 class _Numbered(NamedTuple):
