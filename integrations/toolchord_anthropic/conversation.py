@@ -25,7 +25,6 @@ from toolchord.native import (
 )
 
 _TIMED_OUT = re.compile(r"Calling tool \[([^\]]*)\] timed out")
-_RESULT_KINDS = ("code_execution_tool_result", "bash_code_execution_tool_result")
 
 
 class ClaudeConversation(Conversation):
@@ -140,7 +139,7 @@ class ClaudeConversation(Conversation):
         # A forced choice made again and again would never let the model answer.
         if (self._request.get("tool_choice") or {}).get("type") in ("any", "tool"):
             self._request["tool_choice"] = {"type": "auto"}
-        content = [block.to_dict(mode="json") for block in response.content]
+        content = [block.to_dict(mode="json", warnings=False) for block in response.content]
         self._note_programs(content)
         if run.messages[-1]["role"] != "assistant":
             run.text = ""
@@ -156,7 +155,7 @@ class ClaudeConversation(Conversation):
         for block in content:
             if block["type"] == "server_tool_use" and block["name"] == "code_execution":
                 self.run.program(block["id"], str(block["input"].get("code", "")))
-            elif block["type"] in _RESULT_KINDS:
+            elif block["type"] == "code_execution_tool_result":
                 program = self.run.program(block["tool_use_id"])
                 result = block["content"]
                 program.ok = result.get("return_code") == 0

@@ -137,9 +137,7 @@ def stream_anthropic_sync(
 
 def _blocking(client: Any) -> None:
     if is_async(client):
-        raise ConfigurationError(
-            "an asynchronous client needs run_anthropic or stream_anthropic, or give a client of Anthropic()"
-        )
+        raise ConfigurationError("an asynchronous client needs run_anthropic or stream_anthropic; or give Anthropic()")
 
 
 async def _items(

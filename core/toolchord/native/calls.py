@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from toolchord.catalogue import Catalogue
 from toolchord.dispatch import Dispatcher, Prepared, Served, is_small
@@ -292,7 +292,7 @@ class CallDesk:
     def _permitted(self, asked: Asked) -> tuple[Tool | None, ToolCallError | None]:
         tool = self.tools.get(asked.name)
         if tool is None:
-            hint = ", ".join(near(asked.name, self.tools, 3)) or ", ".join(sorted(self.tools)[:10])
+            hint = ", ".join(near(asked.name, self.tools, 3)) or ", ".join(list(self.tools)[:10])
             message = f"no tool named {asked.name[:80]!r}; there are {hint}" if hint else "there are no tools"
             return None, ToolNotAvailable(message, tool=asked.name)
         if may_call(tool.metadata, by_code=asked.by_code):
@@ -326,8 +326,12 @@ def as_text(value: Any, *, as_json: bool, nan: Literal["constants", "null"] = "c
         return _sendable(value)
     try:
         return to_json(value, bytes_mode="base64", inf_nan_mode=nan, fallback=str).decode()
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can escape
-        return json.dumps(value, default=str)
+    except (UnicodeEncodeError, PydanticSerializationError):  # a lone surrogate perhaps, which JSON can escape
+        pass
+    try:
+        return json.dumps(value, default=str, allow_nan=nan == "constants")
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _sendable(text: str) -> str:
