@@ -1006,6 +1006,7 @@ CONTINUATIONS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
 
 @pytest.mark.parametrize("fault", CONTINUATIONS)
 def test_the_server_refuses_a_continuation(fault: str) -> None:
+    results: Any
     changed, results, said = CONTINUATIONS[fault]
 
     def says() -> Says:
@@ -1022,7 +1023,7 @@ def test_the_server_refuses_a_continuation(fault: str) -> None:
         with pytest.raises(anthropic.BadRequestError) as caught:
             sdk.messages.create(**asked, messages=[*messages, {"role": "user", "content": results}])
         assert said in caught.value.message
-        good = [_result("toolu_01"), _result("toolu_02", content=[{"type": "text", "text": "2"}])]
+        good: Any = [_result("toolu_01"), _result("toolu_02", content=[{"type": "text", "text": "2"}])]
         asked = {**request, "container": first.container.id}
         done = sdk.messages.create(**asked, messages=[*messages, {"role": "user", "content": good}])
         assert done.stop_reason == "end_turn"
@@ -1052,7 +1053,7 @@ def test_the_server_refuses_a_program_left_behind() -> None:
 
     request: dict[str, Any] = {"model": MODEL, "max_tokens": 100, "tools": [CODE_TOOL, PAY]}
     with FakeClaude([says]) as server, client(server, max_retries=0) as sdk:
-        go: dict[str, Any] = {"role": "user", "content": "Go."}
+        go: Any = {"role": "user", "content": "Go."}
         first = sdk.messages.create(**request, messages=[go])
         with pytest.raises(anthropic.BadRequestError, match="without a corresponding `code_execution_tool_result`"):
             sdk.messages.create(**request, messages=[go, first.to_param(), go], container="container_1")

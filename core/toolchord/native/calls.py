@@ -266,7 +266,8 @@ class CallDesk:
             except ValueError as error:
                 served = Served(False, b"", error=("UnsupportedValue", f"the result can't be written as JSON: {error}"))
             else:
-                call.status, call.text = "ok", self._bounded(call, text, asked)
+                call.status = "ok"
+                call.text = self._bounded(call, text, asked)  # which may think otherwise
         if not served.ok:
             assert served.error is not None
             call.status, call.error = "error", served.error
