@@ -13,7 +13,7 @@ from toolchord.models.tool_spec import example_input
 from toolchord.schema import TypeWriter, dereference, is_name, shape
 from toolchord.tools import Tool
 
-__all__ = ["describe", "describe_code_tool", "format_tools_for_llm"]
+__all__ = ["CODE_TOOL", "describe", "describe_code_tool", "format_tools_for_llm"]
 
 _CHARS_PER_TOKEN = 4  # an estimate: English and code run at three to five
 _HEADINGS = {
@@ -21,7 +21,7 @@ _HEADINGS = {
     "anthropic": "# Tools. Each takes one dict and gives JSON text: data = json.loads(await tool({...}))",
     "javascript": "// Tools. Each takes one object and gives parsed JSON: const data = await tools.name({...})",
 }
-_CODE_TOOL = """\
+CODE_TOOL = """\
 Run a Python program in a sandbox and get back what it returns. The tools below are functions in it; await them, and \
 use asyncio.gather for calls that don't depend on each other. Work on the data in the program and `return` only what \
 you need: nothing else reaches you."""
@@ -76,7 +76,7 @@ def format_tools_for_llm(
 
 def describe_code_tool(source: Source, *, max_tokens: int | None = None) -> str:
     """The description of a tool that runs programs: how to write one, and `format_tools_for_llm` for its tools."""
-    return f"{_CODE_TOOL}\n\n{format_tools_for_llm(source, max_tokens=max_tokens)}"
+    return f"{CODE_TOOL}\n\n{format_tools_for_llm(source, max_tokens=max_tokens)}"
 
 
 def describe(exposed: Exposed, *, path: str | None = None) -> str:

@@ -65,6 +65,7 @@ class ClaudeConversation(Conversation):
         self._check_model = check_model
         self._skills = {} if container is None or isinstance(container, str) else dict(container)
         self._recovered = 0
+        self._confirmed = False
         self._answered: set[str] = set()
         run.messages = messages
         run.container = container if isinstance(container, str) else self._skills.pop("id", None)
@@ -126,6 +127,7 @@ class ClaudeConversation(Conversation):
         run = self.run
         run.response_id, run.stop_reason = response.id, str(response.stop_reason)
         if response.container is not None:
+            self._confirmed = True
             run.container, run.container_expires = response.container.id, response.container.expires_at
         used = response.usage
         cached, written = used.cache_read_input_tokens or 0, used.cache_creation_input_tokens or 0
@@ -174,7 +176,7 @@ class ClaudeConversation(Conversation):
             if call.program != program.id:
                 continue
             if (call.id in self._answered and call.tool in late) or not self._desk.repeatable(call):
-                self._desk.ledger.lose([call.id])
+                self._desk.ledger.lose(call)
         if names:
             self.run.note(f"program {program.id} did not wait for {', '.join(sorted(names))}: the answer came too late")
 
@@ -203,7 +205,7 @@ class ClaudeConversation(Conversation):
             return False
         waiting = self._waiting_programs()
         told = "container" in error.message.lower() and "container_id is required" not in error.message
-        gone = (error.status_code in (400, 404, 410) and told) or (error.status_code == 500 and not waiting)
+        gone = (error.status_code in (400, 404, 410) and told) or (error.status_code == 500 and not self._confirmed)
         if not gone:
             return False
         self._recovered += 1
@@ -233,7 +235,8 @@ class ClaudeConversation(Conversation):
             began -= 1
         undone = messages[began:]
         del messages[began:]
-        self._desk.ledger.lose(one.id for message in undone for one in _asked(_blocks(message)))
+        ledger = self._desk.ledger
+        ledger.lose(*ledger.named(one.id for message in undone for one in _asked(_blocks(message))))
         self.run.text = ""
 
 

@@ -8,14 +8,10 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import BaseModel, Field, PrivateAttr
 from pydantic_core import to_json
 
-from toolchord import Catalogue, CodeSandbox, ExecutionResult, Limits, Tool, format_tools_for_llm
+from toolchord import Catalogue, CodeSandbox, ExecutionResult, Limits, Tool
 from toolchord.catalogue import Source
 from toolchord.errors import ProgramError
-
-_DESCRIPTION = """\
-Run a Python program in a sandbox and get back what it returns. The tools below are functions in it; await them, and \
-use asyncio.gather for calls that don't depend on each other. Work on the data in the program and `return` only what \
-you need: nothing else reaches you."""
+from toolchord.prompt import CODE_TOOL, describe_code_tool
 
 _SEARCH = 'Find tools with `await search_tools("words")`; `await describe_tool("name")` tells how to call one.'
 
@@ -118,7 +114,7 @@ def code_tool(
         return answer(await sandbox.execute(code, _some(tools), limits=limits))
 
     if description is None:
-        description = f"{_DESCRIPTION}\n\n{_SEARCH if tools is None else format_tools_for_llm(tools)}"
+        description = describe_code_tool(tools) if tools is not None else f"{CODE_TOOL}\n\n{_SEARCH}"
     return StructuredTool(
         name=name,
         description=description,

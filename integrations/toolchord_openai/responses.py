@@ -142,7 +142,7 @@ class ResponsesConversation(Conversation):
                 if not program.ok:
                     # It will be written again; what it had done is not done again.
                     made = [call for call in self.run.calls if call.program == program.id]
-                    self._desk.ledger.lose(call.id for call in made if not self._desk.repeatable(call))
+                    self._desk.ledger.lose(*(call for call in made if not self._desk.repeatable(call)))
 
     def answer(self, answers: Sequence[Answer]) -> None:
         """An output for each call, with its caller as it came."""

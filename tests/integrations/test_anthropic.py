@@ -802,6 +802,75 @@ async def test_calls_that_pause_end_the_run_and_it_goes_on_later(shop: Shop) -> 
     assert shop.ran == ["ask ok?", "approve x"]
 
 
+async def test_calls_that_are_made_together_run_together() -> None:
+    registry = create_registry()
+    met = threading.Barrier(3, timeout=5)
+
+    def meet(n: int) -> int:
+        """Meet, in a thread."""
+        return met.wait() and n
+
+    async def meet_too(n: int) -> int:
+        """Meet, on the event loop."""
+        return await asyncio.to_thread(met.wait) and n
+
+    registry.add(meet)
+    registry.add(meet_too)
+
+    def says() -> Says:
+        asked = [call("meet", {"n": 1}, "s1"), call("meet", {"n": 2}, "s1"), call("meet_too", {"n": 3}, "s1")]
+        results = yield Turn([program("s1", "..."), *asked])
+        assert all(result.isdigit() for result in results)
+        yield Turn([output("s1"), text("Done.")])
+
+    with FakeClaude([says]) as server:
+        await run(server, registry)
+        assert server.done
+
+
+async def test_a_run_that_is_cancelled_ends_its_calls(shop: Shop) -> None:
+    ledger = Ledger()
+    begun = asyncio.Event()
+    ended: list[str] = []
+
+    async def forever() -> None:
+        """Never end."""
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("forever")
+
+    def says() -> Says:
+        yield Turn([program("s1", "..."), call("forever", {}, "s1")])
+
+    with FakeClaude([says]) as server:
+        task = asyncio.create_task(run(server, [forever], ledger=ledger))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert ended == ["forever"]
+    assert [one.status for one in ledger.calls] == ["unfinished"]
+
+
+async def test_a_tool_has_its_own_timeout_too(shop: Shop) -> None:
+    async def forever() -> None:
+        """Never end."""
+        await asyncio.Event().wait()
+
+    shop.registry.add(forever, timeout=0.05)
+
+    def says() -> Says:
+        (result,) = yield Turn([program("s1", "..."), call("forever", {}, "s1")])
+        assert result == "Error: TimeoutError: the tool default.forever took too long"
+        yield Turn([output("s1"), text("Done.")])
+
+    with FakeClaude([says]) as server:
+        await run(server, shop.registry)
+        assert server.done
+
+
 # Containers that are gone
 
 
@@ -1018,7 +1087,7 @@ def test_the_server_refuses_a_continuation(fault: str) -> None:
     with FakeClaude([says]) as server, client(server, max_retries=0) as sdk:
         first = sdk.messages.create(**request, messages=messages)
         assert first.container is not None
-        messages.append(first.to_param())
+        messages.append({"role": "assistant", "content": [block.to_dict() for block in first.content]})
         asked = {**request, "container": first.container.id, **changed}
         with pytest.raises(anthropic.BadRequestError) as caught:
             sdk.messages.create(**asked, messages=[*messages, {"role": "user", "content": results}])
@@ -1055,8 +1124,9 @@ def test_the_server_refuses_a_program_left_behind() -> None:
     with FakeClaude([says]) as server, client(server, max_retries=0) as sdk:
         go: Any = {"role": "user", "content": "Go."}
         first = sdk.messages.create(**request, messages=[go])
+        said: Any = {"role": "assistant", "content": [block.to_dict() for block in first.content]}
         with pytest.raises(anthropic.BadRequestError, match="without a corresponding `code_execution_tool_result`"):
-            sdk.messages.create(**request, messages=[go, first.to_param(), go], container="container_1")
+            sdk.messages.create(**request, messages=[go, said, go], container="container_1")
         empty: Any = {"role": "assistant", "content": []}
         with pytest.raises(anthropic.BadRequestError, match="must have non-empty content"):
             sdk.messages.create(**request, messages=[go, empty, go])

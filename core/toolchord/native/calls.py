@@ -99,7 +99,9 @@ class CallDesk:
         self._turn = asyncio.Semaphore(self.concurrency)
         self._running: dict[int, asyncio.Task[None]] = {}
         self._kept: set[int] = set()
-        self.ledger.lose()  # what an earlier run has not handed over; calls that are still pending are found by id
+        self._by_full_name = {tool.full_name: tool for tool in self.tools.values()}
+        # What an earlier run has not handed over; calls that are still pending are found by their ids.
+        self.ledger.lose(*(call for call in self.ledger.calls if not call.received))
 
     async def serve(self, asked: Sequence[Asked], deadline: float | None = None) -> list[Answer]:
         """Answer calls that were made together, in their order.
@@ -127,7 +129,7 @@ class CallDesk:
 
     def repeatable(self, call: NativeCall) -> bool:
         """Whether making a call twice does no harm: its tool says so, or it was refused."""
-        tool = next((tool for tool in self.tools.values() if tool.full_name == call.tool), None)
+        tool = self._by_full_name.get(call.tool)
         return tool is None or bool(_REPEATABLE & tool.metadata.capabilities)
 
     async def close(self) -> None:
@@ -284,7 +286,7 @@ class CallDesk:
 
     def _answer(self, asked: Asked, call: NativeCall) -> Answer:
         if call.status == "running":
-            call.lost = True  # whoever asks for the same again is the one to get it
+            self.ledger.lose(call)  # whoever asks for the same again is the one to get it
             return Answer(asked, call, f"Error: {_STILL_RUNNING.format(tool=call.tool)}", False)
         return Answer(asked, call, call.text, call.status == "ok")
 

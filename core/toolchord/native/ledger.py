@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -74,12 +75,22 @@ class Ledger:
     def __init__(
         self, calls: Iterable[NativeCall] = (), *, on_write: Callable[[NativeCall], None] | None = None
     ) -> None:
-        self.calls = list(calls)
+        self.calls: list[NativeCall] = []
         self._on_write = on_write
+        self._by_id: dict[str, list[NativeCall]] = {}
+        self._lost: dict[str, deque[NativeCall]] = {}
+        for call in calls:
+            self._keep(call)
+
+    def _keep(self, call: NativeCall) -> None:
+        self.calls.append(call)
+        self._by_id.setdefault(call.id, []).append(call)
+        if call.lost:
+            self._lost.setdefault(call.digest, deque()).append(call)
 
     def add(self, call: NativeCall) -> None:
         """Write a call down."""
-        self.calls.append(call)
+        self._keep(call)
         self.write(call)
 
     def write(self, call: NativeCall) -> None:
@@ -89,22 +100,27 @@ class Ledger:
 
     def find(self, id: str, digest: str) -> NativeCall | None:
         """The call of that id. Some servers use an id twice, so it must be the same call too."""
-        return next((c for c in reversed(self.calls) if c.id == id and c.digest == digest), None)
+        return next((call for call in reversed(self._by_id.get(id, ())) if call.digest == digest), None)
 
     def claim(self, digest: str) -> NativeCall | None:
         """The first lost outcome of such a call; whoever claims it is the one to hand it on."""
-        for call in self.calls:
-            if call.lost and call.digest == digest:
+        waiting = self._lost.get(digest, deque())
+        while waiting:
+            if (call := waiting.popleft()).lost:
                 call.lost, call.received = False, True
                 return call
         return None
 
-    def lose(self, ids: Iterable[str] | None = None) -> None:
-        """Mark calls as lost; without ids, all that were not received."""
-        chosen = None if ids is None else set(ids)
-        for call in self.calls:
-            if (not call.received) if chosen is None else call.id in chosen:
+    def lose(self, *calls: NativeCall) -> None:
+        """Mark calls as lost."""
+        for call in calls:
+            if not call.lost:
                 call.lost = True
+                self._lost.setdefault(call.digest, deque()).append(call)
+
+    def named(self, ids: Iterable[str]) -> list[NativeCall]:
+        """The calls of those ids."""
+        return [call for id in ids for call in self._by_id.get(id, ())]
 
     def to_json(self) -> str:
         """The ledger as JSON text."""
