@@ -109,13 +109,14 @@ class ClaudeConversation(Conversation):
         if not stream:
             yield Reply(await called(self._client, self._client.messages.create, **given))
             return
+        complete = False
         async with opened(self._client.messages.stream(**given)) as events:
             async for event in items_of(events):
+                complete = complete or event.type == "message_stop"
                 yield event
-            message = events.current_message_snapshot
-            if message.stop_reason is None:
+            if not complete:
                 raise StreamEnded("the stream ended before the message was complete")
-            yield Reply(message)
+            yield Reply(events.current_message_snapshot)
 
     def _container(self) -> dict[str, Any]:
         if self._skills:

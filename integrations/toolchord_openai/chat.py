@@ -9,7 +9,7 @@ import openai
 
 from toolchord.errors import ConfigurationError
 from toolchord.native import Answer, Asked, Conversation, ModelRun, Reply, StreamEnded, called, count, items_of, opened
-from toolchord_openai.request import is_forced, whole
+from toolchord_openai.request import unforced, whole
 
 
 class ChatConversation(Conversation):
@@ -71,8 +71,8 @@ class ChatConversation(Conversation):
                 output_tokens=used.get("completion_tokens"),
                 cache_read_tokens=details.get("cached_tokens"),
             )
-        if is_forced(self._request.get("tool_choice")):
-            self._request["tool_choice"] = "auto"
+        if "tool_choice" in self._request:
+            self._request["tool_choice"] = unforced(self._request["tool_choice"])
         choice = response["choices"][0]
         run.stop_reason = str(choice["finish_reason"])
         message = choice["message"]

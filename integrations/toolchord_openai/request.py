@@ -73,9 +73,16 @@ def check(create: Callable[..., Any], request: Mapping[str, Any], *, ours: Colle
         )
 
 
-def is_forced(choice: Any) -> bool:
-    """Whether a `tool_choice` forces a call: made again and again, it would never let the model answer."""
-    return choice == "required" or (isinstance(choice, Mapping) and choice.get("type") != "allowed_tools")
+def unforced(choice: Any) -> Any:
+    """A `tool_choice` without its force: made again and again, it would never let the model answer."""
+    if not isinstance(choice, Mapping):
+        return "auto" if choice == "required" else choice
+    if choice.get("type") != "allowed_tools":
+        return "auto"
+    inner = choice.get("allowed_tools")  # where Chat Completions has the mode
+    if isinstance(inner, Mapping):
+        return {**choice, "allowed_tools": {**inner, "mode": "auto"}}
+    return {**choice, "mode": "auto"}
 
 
 async def whole(events: AsyncIterator[Any]) -> AsyncIterator[Any]:

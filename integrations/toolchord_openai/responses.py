@@ -21,7 +21,7 @@ from toolchord.native import (
     items_of,
     opened,
 )
-from toolchord_openai.request import is_forced, whole
+from toolchord_openai.request import unforced, whole
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 
@@ -107,8 +107,8 @@ class ResponsesConversation(Conversation):
                 cache_read_tokens=cached,
                 cache_write_tokens=written,
             )
-        if is_forced(self._request.get("tool_choice")):
-            self._request["tool_choice"] = "auto"
+        if "tool_choice" in self._request:
+            self._request["tool_choice"] = unforced(self._request["tool_choice"])
         items = [item.to_dict(mode="json", warnings=False) for item in response.output]
         run.messages.extend(items)
         self._new = []

@@ -635,8 +635,8 @@ async def test_a_run_that_broke_off_goes_on_with_its_messages_and_ledger(shop: S
     assert [one.text for one in result.calls] == ['"paid 5"']
 
 
-@pytest.mark.parametrize("cut", [0, 3, 8])
-async def test_a_stream_that_breaks_off_is_asked_for_again(shop: Shop, cut: int) -> None:
+@pytest.mark.parametrize("cut", [0, 3, 8, "end 0", "end 3"])
+async def test_a_stream_that_breaks_off_is_asked_for_again(shop: Shop, cut: str | int) -> None:
     def says() -> Says:
         yield Turn([text("I pay."), program("s1", "..."), call("pay", {"amount": 5}, "s1")])
         yield Turn([output("s1"), text("Paid.")])

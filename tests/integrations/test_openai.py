@@ -305,14 +305,49 @@ async def test_strict_deferred_and_hosted_tools_go_along() -> None:
     assert tool_of(server, "hidden")["defer_loading"] is True
 
 
-async def test_a_forced_choice_is_for_the_first_request(depot: Depot) -> None:
+@pytest.mark.parametrize(
+    ("choice", "after"),
+    [
+        ({"type": "programmatic_tool_calling"}, "auto"),
+        ("required", "auto"),
+        ({"type": "function", "name": "stock"}, "auto"),
+        ("auto", "auto"),
+        (
+            {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "stock"}]},
+            {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "stock"}]},
+        ),
+    ],
+)
+async def test_a_forced_choice_is_for_the_first_request(depot: Depot, choice: Any, after: Any) -> None:
     def says() -> Says:
         yield Turn([program("p", "..."), call("stock", {"sku": "a"}, "p")])
         yield Turn([output("p", "1"), message("Done.")])
 
     with FakeOpenAI([says]) as server:
-        await run(server, depot.registry, tool_choice={"type": "programmatic_tool_calling"})
-    assert [request["tool_choice"] for request in server.requests] == [{"type": "programmatic_tool_calling"}, "auto"]
+        await run(server, depot.registry, tool_choice=choice)
+    assert [request["tool_choice"] for request in server.requests] == [choice, after]
+
+
+async def test_a_forced_choice_in_a_chat_is_for_the_first_request(sandbox: CodeSandbox, depot: Depot) -> None:
+    def says() -> Says:
+        yield Turn([said(None, ("1", "ask", {"question": "?"}))])
+        yield Turn([said("Done.")])
+
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "ask"}}]}
+    with FakeOpenAI([says, says]) as server:
+        await chat(server, depot.registry, sandbox=sandbox, tool_choice="required")
+        await chat(
+            server,
+            depot.registry,
+            sandbox=sandbox,
+            tool_choice={"type": "allowed_tools", "allowed_tools": allowed},
+        )
+    assert [request["tool_choice"] for request in server.requests] == [
+        "required",
+        "auto",
+        {"type": "allowed_tools", "allowed_tools": allowed},
+        {"type": "allowed_tools", "allowed_tools": {**allowed, "mode": "auto"}},
+    ]
 
 
 def no_tools() -> ToolRegistry:
@@ -407,8 +442,8 @@ async def test_a_dropped_connection_repeats_no_call(depot: Depot) -> None:
     assert len(server.requests) == 4
 
 
-@pytest.mark.parametrize("cut", [0, 1, 4])
-async def test_a_stream_that_breaks_off_is_asked_for_again(depot: Depot, cut: int) -> None:
+@pytest.mark.parametrize("cut", [0, 1, 4, "end 0", "end 2"])
+async def test_a_stream_that_breaks_off_is_asked_for_again(depot: Depot, cut: str | int) -> None:
     def says() -> Says:
         yield Turn([program("p", "..."), call("order", {"sku": "a"}, "p")])
         yield Turn([output("p", "1"), message("Done.")])
@@ -641,8 +676,10 @@ async def test_a_chat_that_broke_off_repeats_no_program(depot: Depot, sandbox: C
     assert sorted(depot.ran) == ["ask ?", "order a 1"]
 
 
-@pytest.mark.parametrize("cut", [0, 2, 9])
-async def test_a_chat_stream_that_breaks_off_is_asked_for_again(depot: Depot, sandbox: CodeSandbox, cut: int) -> None:
+@pytest.mark.parametrize("cut", [0, 2, 9, "end 0", "end 5"])
+async def test_a_chat_stream_that_breaks_off_is_asked_for_again(
+    depot: Depot, sandbox: CodeSandbox, cut: str | int
+) -> None:
     def says() -> Says:
         yield Turn([said("I run it.", ("c1", "run_code", {"code": "return order(sku='a')"}))])
         yield Turn([said("Done with it.")])

@@ -17,7 +17,7 @@ from typing import Any
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming, MessageCreateParamsStreaming
 
 from tests.integrations.providers.checking import misfits
-from tests.integrations.providers.loopback import Loopback, Refused, Sent
+from tests.integrations.providers.loopback import Loopback, Refused, Sent, ending
 from toolchord.schema import problems, recursive_ref
 
 Block = dict[str, Any]
@@ -68,7 +68,8 @@ class FakeClaude:
     """The server. `scripts` are played one after another: the next one begins with a conversation that has no answer.
 
     Attributes:
-        accidents: request number, from 0, to what happens to its answer: "drop", or a number of events to cut after.
+        accidents: request number, from 0, to what happens to its answer: "drop", a number of events after which the
+            connection breaks off, or "end 3": the stream ends after three, as if it were complete.
         gone: containers that are no more, with the status that says so.
         supported: what the models list says of code that calls tools; None: there is no such list.
     """
@@ -132,7 +133,9 @@ class FakeClaude:
             return Sent(drop=True)
         if not body.get("stream"):
             return Sent(body=message)
-        return Sent(events=events_of(message), cut=accident if isinstance(accident, int) else None)
+        return Sent(
+            events=events_of(message), cut=accident if isinstance(accident, int) else None, end=ending(accident)
+        )
 
     def _models(self, path: str) -> Sent:
         if self.supported is None:

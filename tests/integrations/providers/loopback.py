@@ -21,12 +21,13 @@ class Refused(Exception):
 
 @dataclass
 class Sent:
-    """An answer: a JSON body, or the events of a stream, which breaks off after `cut` of them."""
+    """An answer: a JSON body, or the events of a stream, which breaks off after `cut` of them, or ends after `end`."""
 
     body: dict[str, Any] | None = None
     events: Iterable[tuple[str | None, dict[str, Any] | str]] = ()
     drop: bool = False
     cut: int | None = None
+    end: int | None = None
 
 
 @dataclass
@@ -88,6 +89,11 @@ class Loopback:
         _stream(handler, sent)
 
 
+def ending(accident: str | int | None) -> int | None:
+    """The number of an accident that is written as "end 3"."""
+    return int(accident[4:]) if isinstance(accident, str) and accident.startswith("end ") else None
+
+
 def _write(handler: BaseHTTPRequestHandler, status: int, body: dict[str, Any]) -> None:
     data = json.dumps(body).encode()
     handler.send_response(status)
@@ -107,6 +113,8 @@ def _stream(handler: BaseHTTPRequestHandler, sent: Sent) -> None:
     for number, (name, data) in enumerate(sent.events):
         if number == sent.cut:
             return
+        if number == sent.end:
+            break
         text = data if isinstance(data, str) else json.dumps(data)
         event = (f"event: {name}\n" if name else "") + f"data: {text}\n\n"
         raw = event.encode()

@@ -22,7 +22,7 @@ from openai.types.responses.response_create_params import (
 )
 
 from tests.integrations.providers.checking import misfits
-from tests.integrations.providers.loopback import Loopback, Refused, Sent
+from tests.integrations.providers.loopback import Loopback, Refused, Sent, ending
 
 Item = dict[str, Any]
 
@@ -85,7 +85,8 @@ class FakeOpenAI:
     """The server. `scripts` are played one after another: the next one begins with a conversation that has no answer.
 
     Attributes:
-        accidents: request number, from 0, to what happens to its answer: "drop", or a number of events to cut after.
+        accidents: request number, from 0, to what happens to its answer: "drop", a number of events after which the
+            connection breaks off, or "end 3": the stream ends after three, as if it were complete.
     """
 
     scripts: list[Script]
@@ -141,7 +142,7 @@ class FakeOpenAI:
         if not body.get("stream"):
             return Sent(body=reply)
         events = chunks_of(reply) if chat else events_of(reply)
-        return Sent(events=events, cut=accident if isinstance(accident, int) else None)
+        return Sent(events=events, cut=accident if isinstance(accident, int) else None, end=ending(accident))
 
     def _next(self, outputs: list[str], *, new: bool) -> Turn:
         if new or self._script is None:
