@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from toolchord.catalogue import Catalogue, Exposed
+from toolchord.durable import DurableJournal, JournalStore, MemoryStore, Unclear
 from toolchord.identity import CallIdentity, current_call
 from toolchord.journal import Journal, RunRecord
 from toolchord.limits import Limits
@@ -16,20 +17,25 @@ from toolchord.registry import (
     register_tool,
     reset_registry,
 )
-from toolchord.results import CallRecord, ExecutionResult, RunError, Usage
+from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
 from toolchord.sandbox import CodeSandbox, Session
 from toolchord.tools import Tool, ToolCapability, ToolMetadata, ToolSpec, ValidatedTool, open_to, tool_from
+from toolchord.variables import Variables
 
 __all__ = [
     "CallIdentity",
     "CallRecord",
     "Catalogue",
     "CodeSandbox",
+    "DurableJournal",
     "ExecutionResult",
     "Exposed",
     "IsolationReport",
     "Journal",
+    "JournalStore",
     "Limits",
+    "MemoryStore",
+    "Output",
     "RunError",
     "RunRecord",
     "Session",
@@ -39,8 +45,10 @@ __all__ = [
     "ToolMetadata",
     "ToolRegistry",
     "ToolSpec",
+    "Unclear",
     "Usage",
     "ValidatedTool",
+    "Variables",
     "create_registry",
     "current_call",
     "format_tools_for_llm",

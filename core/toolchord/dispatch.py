@@ -20,7 +20,7 @@ from toolchord.catalogue import Catalogue
 from toolchord.errors import CallPaused, InvalidArguments, ToolCallError, ToolNotAvailable
 from toolchord.journal import RecordedPart
 from toolchord.redact import redact
-from toolchord.tools import Tool
+from toolchord.tools import Tool, ToolCapability
 from toolchord_guest.values import Encoder, Unsupported
 
 _EXPLAINED = 50
@@ -28,6 +28,8 @@ _EXPLAINED = 50
 
 _SMALL = 2000
 """Nodes up to which a value is encoded on the spot; larger ones in a thread, so that the event loop goes on."""
+
+_HARMLESS = frozenset({ToolCapability.READ_ONLY, ToolCapability.IDEMPOTENT})
 
 _RETRYABLE = (TimeoutError, ConnectionError)
 
@@ -53,6 +55,11 @@ class Prepared:
     problem: ToolCallError | None = None
     large: bool = False
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether running it twice does no harm: the tool says so, or nothing will run."""
+        return self.tool is None or self.problem is not None or bool(_HARMLESS & self.tool.metadata.capabilities)
+
 
 @dataclass(frozen=True)
 class Served:
@@ -61,11 +68,6 @@ class Served:
     ok: bool
     body: bytes
     parts: list[RecordedPart] = field(default_factory=list)
-    error: tuple[str, str] | None = None
-
-    @property
-    def size(self) -> int:
-        return len(self.body) + sum(len(part.data) for part in self.parts)
 
 
 class Dispatcher:
@@ -177,7 +179,7 @@ class Dispatcher:
             "tool": name,
             "retryable": isinstance(error, _RETRYABLE),
         }
-        return Served(False, Encoder().encode(details), error=(type_name, message))
+        return Served(False, Encoder().encode(details))
 
 
 def _called(tool: Tool, arguments: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@
     │   │   └── SandboxClosed       the sandbox or session was closed before
     │   ├── ToolNotFoundError       no tool of that name in the registry
     │   ├── MissingExtraError       an optional dependency is not installed
+    │   ├── JournalConflict         another attempt has taken over the run
     │   ├── IsolationUnavailable    this machine can't give the walls that were asked for
     │   └── ModelRunError           a model's provider failed, or a run with it took too many requests
     └── ProgramError                what `ExecutionResult.raise_for_error` raises: a failed program
@@ -39,6 +40,7 @@ __all__ = [
     "GuestDied",
     "InvalidArguments",
     "IsolationUnavailable",
+    "JournalConflict",
     "LimitExceeded",
     "MissingExtraError",
     "ModelRunError",
@@ -100,6 +102,23 @@ class MissingExtraError(DeveloperError, ImportError):
     def __init__(self, what: str, extra: str) -> None:
         self.extra = extra
         super().__init__(f"{what} needs an extra: pip install 'toolchord[{extra}]'")
+
+
+class JournalConflict(DeveloperError):
+    """Another attempt to continue the same run has begun; this one has stopped, so that nothing happens twice.
+
+    Attributes:
+        run: the run's name in its store.
+        attempt: which attempt this one was, from 1.
+    """
+
+    def __init__(self, run: str, attempt: int) -> None:
+        self.run = run
+        self.attempt = attempt
+        super().__init__(
+            f"another attempt has taken over the run {run!r} (this was attempt {attempt}); "
+            f"let it finish, or continue the run once it has ended"
+        )
 
 
 class IsolationUnavailable(DeveloperError):

@@ -1,8 +1,9 @@
 """What already happened: the events of a run, written down before the program sees them.
 
 The order of events is all that a program takes from outside, so a run that is fed the same events goes the same way.
-One seam carries that, `event = await journal.next(produce)`: a recorded event is returned and nothing runs; else it is
-produced, and kept before anyone sees it. Other stores implement this one class.
+Two seams carry that, of one form: `event = await journal.next(produce)` for the order in which things happened, and
+`outcome = await journal.call(call, produce)` for what one call gave. What is recorded is returned and nothing runs;
+else it is produced, and kept before the program sees it. `durable.py` keeps both in a store.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from toolchord.errors import ConfigurationError
+from toolchord.identity import CallIdentity
 
 FORMAT = 1
 
@@ -36,6 +38,11 @@ class Outcome(msgspec.Struct, frozen=True):
     body: bytes
     parts: list[RecordedPart] = []
 
+    @property
+    def size(self) -> int:
+        """Bytes of the encoded value."""
+        return len(self.body) + sum(len(part.data) for part in self.parts)
+
 
 class Event(msgspec.Struct, frozen=True):
     """One thing that happened: the time, in seconds since the start, and the calls that had ended by then."""
@@ -55,6 +62,8 @@ class RunRecord(msgspec.Struct):
         seed: the seed of chance.
         epoch: when it started, in seconds since 1970.
         events: what happened, in order.
+        variables: what an earlier program had left for it, see `toolchord.Variables`.
+        keep: how many bytes it may leave for the next one; 0 if nothing is kept.
         format: the version of this layout.
     """
 
@@ -65,6 +74,8 @@ class RunRecord(msgspec.Struct):
     seed: int
     epoch: float
     events: list[Event] = []
+    variables: bytes = b""
+    keep: int = 0
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -104,10 +115,32 @@ class Journal:
         """Whether everything that is recorded has been told."""
         return self.position >= len(self.events)
 
+    async def begin(self, record: RunRecord) -> str | None:
+        """A program is about to run; why it can't be the one that is recorded, or None."""
+        return None
+
+    async def call(self, call: CallIdentity, produce: Callable[[], Awaitable[Outcome]], *, repeatable: bool) -> Outcome:
+        """What a call gave: as recorded, or produced and recorded before it is returned.
+
+        Args:
+            call: which one.
+            produce: runs it; a `CallPaused` or a cancellation gets through and leaves no outcome.
+            repeatable: running it twice does no harm.
+        """
+        return await produce()
+
     async def next(self, produce: Callable[[], Awaitable[Event]]) -> Event:
         """The next event: the recorded one, or a new one, recorded before it is returned."""
         if self.live:
-            self.events.append(await produce())
+            event = await produce()
+            await self.keep(event)
+            self.events.append(event)
         event = self.events[self.position]
         self.position += 1
         return event
+
+    async def keep(self, event: Event) -> None:
+        """Write down an event that has just happened; its calls' outcomes are."""
+
+    async def end(self) -> None:
+        """The program has ended, or pauses; the journal is not used any more."""

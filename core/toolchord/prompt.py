@@ -13,7 +13,7 @@ from toolchord.models.tool_spec import example_input
 from toolchord.schema import TypeWriter, dereference, is_name, shape
 from toolchord.tools import Tool
 
-__all__ = ["CODE_TOOL", "describe", "describe_code_tool", "format_tools_for_llm"]
+__all__ = ["PROGRAMS", "describe", "format_tools_for_llm"]
 
 _CHARS_PER_TOKEN = 4  # an estimate: English and code run at three to five
 _HEADINGS = {
@@ -21,10 +21,11 @@ _HEADINGS = {
     "anthropic": "# Tools. Each takes one dict and gives JSON text: data = json.loads(await tool({...}))",
     "javascript": "// Tools. Each takes one object and gives parsed JSON: const data = await tools.name({...})",
 }
-CODE_TOOL = """\
+PROGRAMS = """\
 Run a Python program in a sandbox and get back what it returns. The tools below are functions in it; await them, and \
 use asyncio.gather for calls that don't depend on each other. Work on the data in the program and `return` only what \
 you need: nothing else reaches you."""
+"""What a model is told of writing programs."""
 _TYPESCRIPT = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
 
@@ -72,11 +73,6 @@ def format_tools_for_llm(
     lines = (_brief(catalogue, exposed, target) for exposed in listed)
     text = _join(_HEADINGS[target] + hint, "\n".join(lines), more)
     return text if len(text) <= budget else _names_only(catalogue, listed, target, mark, more, budget)
-
-
-def describe_code_tool(source: Source, *, max_tokens: int | None = None) -> str:
-    """The description of a tool that runs programs: how to write one, and `format_tools_for_llm` for its tools."""
-    return f"{CODE_TOOL}\n\n{format_tools_for_llm(source, max_tokens=max_tokens)}"
 
 
 def describe(exposed: Exposed, *, path: str | None = None) -> str:

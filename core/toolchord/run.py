@@ -10,46 +10,26 @@ import asyncio
 import contextvars
 import hashlib
 import signal
-from collections import deque
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
+from toolchord.callbook import Call, CallBook
 from toolchord.channel import Channel, cause_of_death
-from toolchord.dispatch import Dispatcher, Prepared, Served
+from toolchord.dispatch import Dispatcher
 from toolchord.errors import CallPaused
 from toolchord.identity import CallIdentity, current
 from toolchord.journal import Event, Journal, Outcome
 from toolchord.limits import Limits
-from toolchord.results import CallRecord, ExecutionResult, RunError, Usage
+from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
+from toolchord.variables import Variables
 from toolchord_guest import wire
 from toolchord_guest.values import Decoder
-
-_BATCH = 512 << 10
-"""Bytes of outcomes in one event."""
-
-_UNDELIVERED = 64 << 20
-"""Bytes of results that the guest has not asked for yet, past which no further call starts."""
-
-_UNSERVED = 64 << 20
-"""Bytes of arguments of calls that have not ended, past which the guest is not read until some have."""
 
 _LARGE_ARGUMENTS = 256 << 10
 """Bytes of arguments past which they are not copied for the tool."""
 
-_KEPT_ARGUMENTS = 64 << 10
-
-
-class _Call:
-    """A call of the program: where it came from and how far it is."""
-
-    __slots__ = ("delivered", "prepared", "record", "size", "task")
-
-    def __init__(self, prepared: Prepared, record: CallRecord, size: int) -> None:
-        self.prepared = prepared
-        self.record = record
-        self.size = size
-        self.task: asyncio.Task[None] | None = None
-        self.delivered = False
+Watch = Callable[[Output | CallRecord], None]
+"""Told of a run while it goes on. What it raises ends the run and is raised to its host."""
 
 
 class Run:
@@ -61,10 +41,18 @@ class Run:
         journal: what already happened, and where new events go.
         limits: what it may spend.
         offline: nothing may be produced: the journal must hold the whole run.
+        watch: told of what is printed, and of each call whenever its status changes.
     """
 
     def __init__(
-        self, channel: Channel, dispatcher: Dispatcher, journal: Journal, limits: Limits, *, offline: bool = False
+        self,
+        channel: Channel,
+        dispatcher: Dispatcher,
+        journal: Journal,
+        limits: Limits,
+        *,
+        offline: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self.limits = limits
         self.bytes_in = self.bytes_out = 0
@@ -72,24 +60,20 @@ class Run:
         self._dispatcher = dispatcher
         self._journal = journal
         self._offline = offline
+        self._watch = watch
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()  # calls start in a callback of the socket's, which has another one
         self._outcome: asyncio.Future[ExecutionResult | RunError] = self._loop.create_future()
         self._decoder = Decoder(limit=limits.result)
         self._made = hashlib.sha256()
-        self._calls: dict[int, _Call] = {}
-        self._queue: deque[int] = deque()
-        self._running = 0
-        self._undelivered = 0
-        self._unserved = 0
-        self._completed: deque[Outcome] = deque()
-        self._paused: set[int] = set()
+        self._book = CallBook()
         self._wait: wire.Wait | None = None
         self._wait_arrived = self._loop.create_future()
         self._woken = self._loop.create_future()
         self._output: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._output_bytes = 0
         self._host_time = 0.0
+        self._variables: Variables | None = None
         self._readied = False
         self._produced = False
 
@@ -122,17 +106,26 @@ class Run:
             driver.cancel()
             self._channel.run = None
             self._channel.spoke = self._channel.spoke or self._channel.left_over
-            self._stop_calls()
+            self._book.stop(self._elapsed())
         result = outcome if isinstance(outcome, ExecutionResult) else ExecutionResult(error=outcome)
         return self._complete(result)
 
     def _complete(self, result: ExecutionResult) -> ExecutionResult:
         result.stdout, result.stderr = ("".join(self._output[name]) for name in ("stdout", "stderr"))
-        result.calls = [call.record for call in self._calls.values()]
+        result.calls = [call.record for call in self._book.calls.values()]
         result.duration = self._elapsed()
+        result.variables = self._variables
         cpu = max(0.0, self._channel.guest.cpu_time() - self._cpu_before)
-        result.usage = Usage(cpu, self._host_time, len(self._calls), self.bytes_in, self.bytes_out)
+        result.usage = Usage(cpu, self._host_time, len(result.calls), self.bytes_in, self.bytes_out)
         return result
+
+    def _tell(self, news: Output | CallRecord) -> None:
+        if self._watch is None:
+            return
+        try:
+            self._context.run(self._watch, news)
+        except Exception as error:  # the host's own code
+            self.crash(error)
 
     # ends
 
@@ -156,7 +149,7 @@ class Run:
         self.end(RunError("LimitExceeded", f"{limit}: {message}", kind="limit", limit=limit))
 
     def _wall_time_over(self) -> None:
-        waiting = [c.record.tool for c in self._calls.values() if c.record.status == "running"]
+        waiting = [c.record.tool for c in self._book.calls.values() if c.record.status == "running"]
         note = f" while it waited for {', '.join(waiting[:5])}" if waiting and self._wait is not None else ""
         self.exceed("wall_time", f"the program ran longer than {self.limits.wall_time:g} s{note}")
 
@@ -207,6 +200,8 @@ class Run:
                 self._on_output(frame)
             case wire.Cancel():
                 self._on_cancel(frame.id)
+            case wire.Kept():
+                self._variables = Variables.of(self._decoder.decode(frame.body))
             case wire.Done():
                 self._on_done(frame)
             case wire.Ready():
@@ -218,14 +213,14 @@ class Run:
         room = self.limits.output - self._output_bytes
         size = len(frame.text.encode()) or 1  # a flood of nothing must end too
         self._output_bytes += size
-        self._output[frame.stream].append(
-            frame.text if size <= room else frame.text.encode()[:room].decode(errors="ignore")
-        )
+        text = frame.text if size <= room else frame.text.encode()[:room].decode(errors="ignore")
+        self._output[frame.stream].append(text)
+        self._tell(Output(frame.stream, text))
         if size > room:
             self.exceed("output", f"the program printed more than {self.limits.output:,} bytes")
 
     def _on_call(self, frame: wire.Call) -> None:
-        number = len(self._calls) + 1
+        number = len(self._book.calls) + 1
         if frame.id != number:
             raise wire.WireError(f"call {frame.id} out of turn")
         size = self._decoder.size + len(frame.body)
@@ -240,33 +235,20 @@ class Run:
         self._made.update(b"%d %s %s" % (len(frame.tool), frame.tool.encode(), frame.body))
         made, self._made = self._made.hexdigest(), hashlib.sha256()
         prepared = self._dispatcher.prepare(frame.tool, args, kwargs, made, large=size > _LARGE_ARGUMENTS)
-        kept = prepared.arguments if size <= _KEPT_ARGUMENTS else {"...": f"{size:,} bytes of arguments"}
-        record = CallRecord(frame.id, prepared.name, kept, frame.line, self._elapsed())
-        self._calls[frame.id] = _Call(prepared, record, size)
-        self._unserved += size
+        self._book.add(prepared, frame.line, size, self._elapsed())
         self._listen()
-        self._queue.append(frame.id)
         self._start_calls()
 
     def _listen(self) -> None:
-        self._channel.listen(self._unserved <= _UNSERVED)
+        self._channel.listen(not self._book.overloaded)
 
     def _on_cancel(self, number: int) -> None:
-        call = self._calls.get(number)
+        call = self._book.calls.get(number)
         if call is None:
             raise wire.WireError(f"it cancels call {number}, which it has not made")
-        if call.delivered:
-            return
-        call.delivered = True
-        if number in self._queue:
-            self._queue.remove(number)
-            self._forget_arguments(call)
-        self._paused.discard(number)
-        if call.record.status in ("running", "paused"):
-            call.record.status = "cancelled"
-        if call.task is not None:
-            call.task.cancel()
-        self._completed = deque(outcome for outcome in self._completed if outcome.call != number)
+        if not call.delivered and self._book.cancel(number):
+            self._tell(call.record)
+        self._listen()
 
     def _on_done(self, frame: wire.Done) -> None:
         failure = frame.failure
@@ -290,63 +272,55 @@ class Run:
     def _start_calls(self) -> None:
         if self.ended or not self._journal.live or self._offline:
             return
-        while self._queue and self._running < self.limits.concurrency:
-            stuck = self._unserved > _UNSERVED and not self._running  # it must come to its wait to be handed anything
-            if self._undelivered >= _UNDELIVERED and not stuck:
-                return
-            number = self._queue.popleft()
-            call = self._calls[number]
-            self._running += 1
+        while (started := self._book.start(self.limits.concurrency)) is not None:
+            number, call = started
             call.record.started = self._elapsed()
+            identity = CallIdentity(number, call.prepared.name, call.prepared.digest, call.record.line)
             context = self._context.copy()
-            context.run(current.set, CallIdentity(number, call.prepared.name, call.prepared.digest, call.record.line))
-            call.task = self._loop.create_task(self._serve(number, call), context=context)
+            context.run(current.set, identity)
+            self._tell(call.record)
+            call.task = self._loop.create_task(self._serve(identity, call), context=context)
+            call.task.add_done_callback(self._call_ended)
 
-    async def _serve(self, number: int, call: _Call) -> None:
+    async def _serve(self, identity: CallIdentity, call: Call) -> None:
+        number, prepared = identity.number, call.prepared
+        produced = False
+
+        async def produce() -> Outcome:
+            nonlocal produced
+            produced = True
+            served = await self._dispatcher.serve(prepared)
+            return Outcome(number, prepared.digest, served.ok, served.body, served.parts)
+
         try:
-            served = await self._dispatcher.serve(call.prepared)
-            self._settle(call.record, served, self._elapsed() - call.record.started)
+            outcome = await self._journal.call(identity, produce, repeatable=prepared.repeatable)
+            call.record.duration = self._elapsed() - call.record.started
+            if outcome.digest != prepared.digest:
+                self._diverge_call(number, call)
+                return
+            if call.settle(outcome, replayed=not produced):
+                self._tell(call.record)
             if not call.delivered:
-                self._completed.append(Outcome(number, call.prepared.digest, served.ok, served.body, served.parts))
-                self._undelivered += served.size
+                self._book.complete(outcome)
                 self._wake()
         except CallPaused as pause:
             call.record.duration = self._elapsed() - call.record.started
             if not call.delivered:
                 call.record.status, call.record.pause = "paused", pause
-                self._paused.add(number)
+                self._book.paused.add(number)
+                self._tell(call.record)
         finally:
-            self._running -= 1
-            self._forget_arguments(call)
+            self._book.stopped(call)
+            if not self.ended:
+                self._listen()
             self._start_calls()
-            if self._paused:
+            if self._book.paused:
                 self._wake()  # it may have been the last one to wait for
 
-    def _forget_arguments(self, call: _Call) -> None:
-        """A call needs its arguments no more; the record keeps the small ones."""
-        if call.size > _KEPT_ARGUMENTS:
-            call.prepared = replace(call.prepared, arguments={})
-        self._unserved -= call.size
-        if not self.ended:
-            self._listen()
-
-    @staticmethod
-    def _settle(record: CallRecord, served: Served, duration: float) -> None:
-        record.duration = duration
-        record.error = served.error
-        record.result_bytes = served.size if served.ok else 0
-        if record.status == "running":
-            record.status = "ok" if served.ok else "error"
-
-    def _stop_calls(self) -> None:
-        self._queue.clear()
-        for call in self._calls.values():
-            if call.record.status == "running":
-                call.record.status = "unfinished"
-                if call.task is not None:
-                    call.record.duration = self._elapsed() - call.record.started
-            if call.task is not None:
-                call.task.cancel()
+    def _call_ended(self, task: asyncio.Task[None]) -> None:
+        """A journal's defect or conflict ends the run; a tool's errors never get here."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.crash(error)
 
     def _wake(self) -> None:
         if not self._woken.done():
@@ -393,54 +367,45 @@ class Run:
 
         if until is not None:
             timer = self._loop.call_later(min(max(0.0, until - self._elapsed()), self.limits.wall_time), ring)
-        elif not self._completed and not self._running and not self._queue and not self._paused:
+        elif self._book.idle and not self._book.completed and not self._book.paused:
             raise wire.WireError("the guest waits for nothing")
         try:
-            while not self._completed and not due:
+            while not self._book.completed and not due:
                 self._pause_if_stuck()
                 self._woken = self._loop.create_future()
                 await self._woken
         finally:
             if timer is not None:
                 timer.cancel()
-        batch: list[Outcome] = []
-        size = 0
-        while self._completed and (not batch or size + len(self._completed[0].body) < _BATCH):
-            batch.append(self._completed.popleft())
-            size += len(batch[-1].body) + 32
-        return Event(self._elapsed(), batch)
+        return Event(self._elapsed(), self._book.take())
 
     def _pause_if_stuck(self) -> None:
         """End the run as paused if only calls that wait for something outside could go on.
 
         Its clock stands still with it: a sleep or a timeout of the program's goes on when the run is continued.
         """
-        if self._paused and not self._running and not self._queue:
-            tools = sorted({self._calls[number].record.tool for number in self._paused})
+        if self._book.paused and self._book.idle:
+            tools = sorted({self._book.calls[number].record.tool for number in self._book.paused})
             self.end(RunError("Paused", f"the program waits for an answer to {', '.join(tools)}", kind="paused"))
 
     def _matches(self, event: Event) -> bool:
         """Check a recorded event against what the program did; mark its calls as answered."""
         for outcome in event.outcomes:
-            call = self._calls.get(outcome.call)
+            call = self._book.calls.get(outcome.call)
             if call is None or call.delivered:
                 what = "has not made" if call is None else "no longer waits for"
                 return self._diverge(f"the record answers call {outcome.call}, which the program {what}")
             if call.prepared.digest != outcome.digest:
-                return self._diverge(
-                    f"call {outcome.call} is {call.prepared.name} with other arguments than the record's",
-                    call.record.line,
-                )
-            if outcome.call in self._queue:
-                self._queue.remove(outcome.call)
-                self._forget_arguments(call)
-            call.record.replayed = True
-            call.record.status = "ok" if outcome.ok else "error"
-            call.record.result_bytes = len(outcome.body) + sum(len(part.data) for part in outcome.parts)
-            if not outcome.ok:
-                details = Decoder().decode(outcome.body)
-                call.record.error = (str(details["type"]), str(details["message"]))
+                return self._diverge_call(outcome.call, call)
+            self._book.withdraw(outcome.call)
+            if call.settle(outcome, replayed=True):
+                self._tell(call.record)
         return True
+
+    def _diverge_call(self, number: int, call: Call) -> bool:
+        return self._diverge(
+            f"call {number} is {call.prepared.name} with other arguments than the record's", call.record.line
+        )
 
     def _diverge(self, message: str, line: int | None = None) -> bool:
         position = self._journal.position
@@ -449,10 +414,8 @@ class Run:
 
     async def _deliver(self, event: Event) -> None:
         for outcome in event.outcomes:
-            self._calls[outcome.call].delivered = True
-            self._undelivered -= len(outcome.body) + sum(len(part.data) for part in outcome.parts)
+            self._book.deliver(outcome)
             for part in outcome.parts:
                 await self._channel.send(wire.Part(part.ref, part.kind, part.data))
-        self._undelivered = max(0, self._undelivered)
         outcomes = [wire.Outcome(outcome.call, outcome.ok, outcome.body) for outcome in event.outcomes]
         await self._channel.send(wire.Event(event.now, outcomes))

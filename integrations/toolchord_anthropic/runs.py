@@ -7,7 +7,8 @@ from typing import Any
 
 from toolchord.catalogue import Source
 from toolchord.errors import ConfigurationError
-from toolchord.native import CallDesk, Ledger, ModelRun, drive, is_async, iterate, last, wait
+from toolchord.native import CallDesk, Ledger, ModelRun, drive, is_async, iterate, last
+from toolchord.tools import waited
 from toolchord_anthropic.conversation import ClaudeConversation
 from toolchord_anthropic.request import by_code, check, exported, form_of
 
@@ -124,7 +125,8 @@ def run_anthropic_sync(
     """`run_anthropic` for code that is not asynchronous, with an `anthropic.Anthropic`; works inside a running event
     loop too (and blocks it)."""
     _blocking(client)
-    return wait(lambda: run_anthropic(client, tools, messages, model=model, max_tokens=max_tokens, **given))
+    run: ModelRun = waited(run_anthropic(client, tools, messages, model=model, max_tokens=max_tokens, **given))
+    return run
 
 
 def stream_anthropic_sync(

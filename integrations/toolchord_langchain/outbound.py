@@ -8,10 +8,10 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import BaseModel, Field, PrivateAttr
 from pydantic_core import to_json
 
-from toolchord import Catalogue, CodeSandbox, ExecutionResult, Limits, Tool
+from toolchord import Catalogue, CodeSandbox, ExecutionResult, Limits, Tool, format_tools_for_llm
 from toolchord.catalogue import Source
 from toolchord.errors import ProgramError
-from toolchord.prompt import CODE_TOOL, describe_code_tool
+from toolchord.prompt import PROGRAMS
 
 _SEARCH = 'Find tools with `await search_tools("words")`; `await describe_tool("name")` tells how to call one.'
 
@@ -114,7 +114,7 @@ def code_tool(
         return answer(await sandbox.execute(code, _some(tools), limits=limits))
 
     if description is None:
-        description = describe_code_tool(tools) if tools is not None else f"{CODE_TOOL}\n\n{_SEARCH}"
+        description = f"{PROGRAMS}\n\n{_SEARCH if tools is None else format_tools_for_llm(tools)}"
     return StructuredTool(
         name=name,
         description=description,

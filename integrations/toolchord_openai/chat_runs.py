@@ -9,9 +9,10 @@ from typing import Any
 from toolchord import Catalogue, CodeSandbox, Limits, ToolSpec, current_call, tool_from
 from toolchord.catalogue import Source
 from toolchord.errors import ConfigurationError
-from toolchord.native import CallDesk, Ledger, ModelRun, NativeCall, drive, export, iterate, last, wait
-from toolchord.prompt import describe_code_tool
+from toolchord.native import CallDesk, Ledger, ModelRun, NativeCall, drive, export, iterate, last
+from toolchord.prompt import PROGRAMS, format_tools_for_llm
 from toolchord.results import ExecutionResult
+from toolchord.tools import waited
 from toolchord_openai.chat import ChatConversation
 from toolchord_openai.request import check
 from toolchord_openai.runs import Messages, blocking
@@ -114,7 +115,8 @@ def stream_chat(
 def run_chat_sync(client: Any, tools: Source, messages: Messages, *, model: str, **given: Any) -> ModelRun:
     """`run_chat` for code that is not asynchronous, with an `openai.OpenAI`."""
     blocking(client)
-    return wait(lambda: run_chat(client, tools, messages, model=model, **given))
+    run: ModelRun = waited(run_chat(client, tools, messages, model=model, **given))
+    return run
 
 
 def stream_chat_sync(client: Any, tools: Source, messages: Messages, *, model: str, **given: Any) -> Iterator[Any]:
@@ -195,7 +197,7 @@ async def _items(
             programs = tool_from(
                 _Programs(sandbox, catalogue, run, limits, max_chars).execute,
                 name=code_tool,
-                description=describe_code_tool(catalogue),
+                description=f"{PROGRAMS}\n\n{format_tools_for_llm(catalogue)}",
                 argument_schema=_CODE,
             )
             spec = ToolSpec(name=code_tool, description=programs.metadata.description, parameters=_CODE)

@@ -7,7 +7,8 @@ from typing import Any
 
 from toolchord.catalogue import Source
 from toolchord.errors import ConfigurationError
-from toolchord.native import CallDesk, Ledger, ModelRun, drive, is_async, iterate, last, wait
+from toolchord.native import CallDesk, Ledger, ModelRun, drive, is_async, iterate, last
+from toolchord.tools import waited
 from toolchord_openai.request import check, exported, form_of
 from toolchord_openai.responses import ResponsesConversation
 
@@ -118,7 +119,8 @@ def run_openai_sync(client: Any, tools: Source, messages: Messages, *, model: st
     """`run_openai` for code that is not asynchronous, with an `openai.OpenAI`; works inside a running event loop too
     (and blocks it)."""
     blocking(client)
-    return wait(lambda: run_openai(client, tools, messages, model=model, **given))
+    run: ModelRun = waited(run_openai(client, tools, messages, model=model, **given))
+    return run
 
 
 def stream_openai_sync(client: Any, tools: Source, messages: Messages, *, model: str, **given: Any) -> Iterator[Any]:

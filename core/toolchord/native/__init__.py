@@ -5,7 +5,7 @@ An adapter gives a `Conversation`, which knows one provider's wire form; `drive`
 
 from __future__ import annotations
 
-from toolchord.native.blocking import called, is_async, items_of, iterate, opened, wait
+from toolchord.native.blocking import called, is_async, items_of, iterate, opened
 from toolchord.native.calls import Answer, Asked, CallDesk
 from toolchord.native.export import Exported, export
 from toolchord.native.ledger import Ledger, NativeCall
@@ -35,5 +35,4 @@ __all__ = [
     "iterate",
     "last",
     "opened",
-    "wait",
 ]

@@ -12,16 +12,6 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def wait(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """What a coroutine gives; it runs on an event loop of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(make())
-    with ThreadPoolExecutor(1, thread_name_prefix="toolchord-sync") as thread:
-        return thread.submit(contextvars.copy_context().run, lambda: asyncio.run(make())).result()
-
-
 def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
     """The items of an asynchronous generator, one by one; it is closed when the iteration is given up."""
     context = contextvars.copy_context()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -254,35 +255,33 @@ class CallDesk:
         self.ledger.write(call)
 
     async def _settle(self, call: NativeCall, served: Served, prepared: Prepared, asked: Asked) -> None:
-        if served.ok:
-            decoder = Decoder()
-            for part in served.parts:
-                decoder.add(wire.Part(part.ref, part.kind, part.data))
-            value = decoder.decode(served.body)
-            declared = prepared.tool is not None and prepared.tool.metadata.result_schema is not None
-            try:
-                if is_small(value):
-                    text = as_text(value, as_json=asked.by_code and declared, nan=self.nan)
-                else:
-                    text = await asyncio.to_thread(as_text, value, as_json=asked.by_code and declared, nan=self.nan)
-            except ValueError as error:
-                served = Served(False, b"", error=("UnsupportedValue", f"the result can't be written as JSON: {error}"))
-            else:
-                call.status = "ok"
-                call.text = self._bounded(call, text, asked)  # which may think otherwise
+        decoder = Decoder()
+        for part in served.parts:
+            decoder.add(wire.Part(part.ref, part.kind, part.data))
+        value = decoder.decode(served.body)
         if not served.ok:
-            assert served.error is not None
-            call.status, call.error = "error", served.error
-            call.text = shorten(f"Error: {served.error[0]}: {_sendable(served.error[1])}", self.direct_chars)
+            return self._fail(call, str(value["type"]), str(value["message"]))
+        declared = prepared.tool is not None and prepared.tool.metadata.result_schema is not None
+        write = functools.partial(as_text, value, as_json=asked.by_code and declared, nan=self.nan)
+        try:
+            text = write() if is_small(value) else await asyncio.to_thread(write)
+        except ValueError as error:
+            return self._fail(call, "UnsupportedValue", f"the result can't be written as JSON: {error}")
+        call.status = "ok"
+        call.text = self._bounded(call, text, asked)  # which may think otherwise
+
+    def _fail(self, call: NativeCall, kind: str, message: str) -> None:
+        call.status, call.error = "error", (kind, message)
+        call.text = shorten(f"Error: {kind}: {_sendable(message)}", self.direct_chars)
 
     def _bounded(self, call: NativeCall, text: str, asked: Asked) -> str:
         if not asked.by_code:
             return shorten(text, self.direct_chars)
         if len(text) <= self.code_chars:
             return text
-        call.status = "error"
-        call.error = ("ResultTooLarge", f"{len(text):,} characters, {self.code_chars:,} at most")
-        return f"Error: ResultTooLarge: the result has {call.error[1]}; ask {call.tool} for less, in parts"
+        size = f"{len(text):,} characters, {self.code_chars:,} at most"
+        self._fail(call, "ResultTooLarge", f"the result has {size}; ask {call.tool} for less, in parts")
+        return call.text
 
     def _answer(self, asked: Asked, call: NativeCall) -> Answer:
         if call.status == "running":

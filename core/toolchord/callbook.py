@@ -1,0 +1,162 @@
+"""Owns the calls of one run: which wait for their turn, run, are paused or have ended, and what they weigh.
+
+It keeps count only; `run.py` starts calls and hands over what they gave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import replace
+
+from toolchord.dispatch import Prepared
+from toolchord.journal import Outcome
+from toolchord.results import CallRecord
+from toolchord_guest.values import Decoder
+
+_BATCH = 512 << 10
+"""Bytes of outcomes in one event."""
+
+_UNDELIVERED = 64 << 20
+"""Bytes of results that the guest has not asked for yet, past which no further call starts."""
+
+_UNSERVED = 64 << 20
+"""Bytes of arguments of calls that have not ended, past which the guest is not read until some have."""
+
+_KEPT_ARGUMENTS = 64 << 10
+
+
+class Call:
+    """A call of the program: where it came from and how far it is."""
+
+    __slots__ = ("delivered", "prepared", "record", "size", "task")
+
+    def __init__(self, prepared: Prepared, record: CallRecord, size: int) -> None:
+        self.prepared = prepared
+        self.record = record
+        self.size = size
+        self.task: asyncio.Task[None] | None = None
+        self.delivered = False
+
+    def settle(self, outcome: Outcome, *, replayed: bool) -> bool:
+        """Note how it ended; whether that is news."""
+        record = self.record
+        record.replayed = replayed
+        record.result_bytes = outcome.size if outcome.ok else 0
+        if not outcome.ok:
+            details = Decoder().decode(outcome.body)
+            record.error = (str(details["type"]), str(details["message"]))
+        if record.status != "running":
+            return False
+        record.status = "ok" if outcome.ok else "error"
+        return True
+
+
+class CallBook:
+    """All calls of a run, by number.
+
+    Attributes:
+        calls: every call, in the order they were made.
+        running: how many run now.
+        paused: those that wait for something outside.
+        completed: outcomes that the guest has not been told yet.
+    """
+
+    def __init__(self) -> None:
+        self.calls: dict[int, Call] = {}
+        self.running = 0
+        self.paused: set[int] = set()
+        self.completed: deque[Outcome] = deque()
+        self._queue: deque[int] = deque()
+        self._undelivered = 0
+        self._unserved = 0
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether the guest must not make more calls until some have ended."""
+        return self._unserved > _UNSERVED
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call runs or could start."""
+        return not self.running and not self._queue
+
+    def add(self, prepared: Prepared, line: int, size: int, now: float) -> None:
+        """A call was made; `size` is that of its encoded arguments in bytes."""
+        number = len(self.calls) + 1
+        kept = prepared.arguments if size <= _KEPT_ARGUMENTS else {"...": f"{size:,} bytes of arguments"}
+        self.calls[number] = Call(prepared, CallRecord(number, prepared.name, kept, line, now), size)
+        self._unserved += size
+        self._queue.append(number)
+
+    def start(self, concurrency: int) -> tuple[int, Call] | None:
+        """The next call that may start now; it counts as running from here on."""
+        if not self._queue or self.running >= concurrency:
+            return None
+        stuck = self.overloaded and not self.running  # it must come to its wait to be handed anything
+        if self._undelivered >= _UNDELIVERED and not stuck:
+            return None
+        number = self._queue.popleft()
+        self.running += 1
+        return number, self.calls[number]
+
+    def complete(self, outcome: Outcome) -> None:
+        """A call gave this, and the guest is to be told."""
+        self.completed.append(outcome)
+        self._undelivered += outcome.size
+
+    def stopped(self, call: Call) -> None:
+        """A call runs no more."""
+        self.running -= 1
+        self._forget_arguments(call)
+
+    def withdraw(self, number: int) -> None:
+        """A call that waits for its turn shall not start."""
+        if number in self._queue:
+            self._queue.remove(number)
+            self._forget_arguments(self.calls[number])
+
+    def cancel(self, number: int) -> bool:
+        """Nobody waits for a call any more; whether that is news."""
+        call = self.calls[number]
+        call.delivered = True
+        self.withdraw(number)
+        self.paused.discard(number)
+        self.completed = deque(outcome for outcome in self.completed if outcome.call != number)
+        if call.task is not None:
+            call.task.cancel()
+        if call.record.status not in ("running", "paused"):
+            return False
+        call.record.status = "cancelled"
+        return True
+
+    def take(self) -> list[Outcome]:
+        """What the next event tells the guest."""
+        batch: list[Outcome] = []
+        size = 0
+        while self.completed and (not batch or size + len(self.completed[0].body) < _BATCH):
+            batch.append(self.completed.popleft())
+            size += len(batch[-1].body) + 32
+        return batch
+
+    def deliver(self, outcome: Outcome) -> None:
+        """The guest is told this outcome now."""
+        self.calls[outcome.call].delivered = True
+        self._undelivered = max(0, self._undelivered - outcome.size)
+
+    def stop(self, now: float) -> None:
+        """The run has ended: nothing starts, and what runs is cancelled."""
+        self._queue.clear()
+        for call in self.calls.values():
+            if call.record.status == "running":
+                call.record.status = "unfinished"
+                if call.task is not None:
+                    call.record.duration = now - call.record.started
+            if call.task is not None:
+                call.task.cancel()
+
+    def _forget_arguments(self, call: Call) -> None:
+        """A call needs its arguments no more; the record keeps the small ones."""
+        if call.size > _KEPT_ARGUMENTS:
+            call.prepared = replace(call.prepared, arguments={})
+        self._unserved -= call.size
