@@ -40,7 +40,8 @@ def anthropic_tools(tools: Source, *, extra_tools: Sequence[Mapping[str, Any]] =
 
     Args:
         tools: a registry, or whatever else a `Catalogue` is made of.
-        extra_tools: tools of Anthropic's own, such as web search, in its form.
+        extra_tools: tools of Anthropic's own, such as web search, in its form. One that runs here, such as memory,
+            takes the place of the registered tool of that name, which serves it.
 
     Raises:
         ConfigurationError: what the API would refuse: a tool for code that is strict or has a recursive schema, an old
@@ -83,7 +84,8 @@ def form_of(tools: Mapping[str, Exported], extra_tools: Iterable[Mapping[str, An
     deferred = any(spec.defer_loading for spec in specs)
     if deferred and not any(kind.startswith("tool_search_tool") for kind in kinds):
         form.append(dict(TOOL_SEARCH))
-    return [*form, *extra, *map(_tool, specs)]
+    names = {tool.get("name") for tool in extra}
+    return [*form, *extra, *(_tool(spec) for spec in specs if spec.name not in names)]
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:

@@ -7,12 +7,22 @@ from typing import Any
 
 from toolchord.catalogue import Source
 from toolchord.errors import ConfigurationError
-from toolchord.native import CallDesk, Ledger, ModelRun, drive, is_async, iterate, last
+from toolchord.native import (
+    CallDesk,
+    Ledger,
+    Messages,
+    ModelRun,
+    conversation_of,
+    drive,
+    is_async,
+    iterate,
+    last,
+    ledger_of,
+    require_positive,
+)
 from toolchord.tools import waited
 from toolchord_anthropic.conversation import ClaudeConversation
 from toolchord_anthropic.request import by_code, check, exported, form_of
-
-Messages = str | Sequence[Mapping[str, Any]]
 
 
 async def run_anthropic(
@@ -159,6 +169,8 @@ async def _items(
     stream: bool,
     request: dict[str, Any],
 ) -> AsyncGenerator[Any, None]:
+    require_positive(max_tokens=max_tokens, max_requests=max_requests, max_chars=max_chars, call_deadline=call_deadline)
+    conversation = conversation_of(messages)
     known = exported(tools)
     check(client, known, request)
     form = form_of(known, extra_tools)
@@ -167,17 +179,17 @@ async def _items(
         if one.tool.metadata.allowed_callers is None and not by_code(one.spec):
             why = "it is strict" if one.spec.strict else "its schema is recursive"
             run.note(f"{name} is offered for direct calls only: {why}")
-    desk = CallDesk({name: one.tool for name, one in known.items()}, ledger or Ledger(), direct_chars=max_chars)
-    conversation = ClaudeConversation(
+    desk = CallDesk({name: one.tool for name, one in known.items()}, ledger_of(ledger), direct_chars=max_chars)
+    talk = ClaudeConversation(
         client,
         run,
         desk,
         {**request, "model": model, "max_tokens": max_tokens, "tools": form},
-        [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(one) for one in messages],
+        conversation,
         container,
         code=any(by_code(one.spec) for one in known.values()),
         call_deadline=call_deadline,
         check_model=check_model,
     )
-    async for item in drive(conversation, desk, stream=stream, max_requests=max_requests):
+    async for item in drive(talk, desk, stream=stream, max_requests=max_requests):
         yield item

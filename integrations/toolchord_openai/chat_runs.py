@@ -9,13 +9,26 @@ from typing import Any
 from toolchord import Catalogue, CodeSandbox, Limits, ToolSpec, current_call, tool_from
 from toolchord.catalogue import Source
 from toolchord.errors import ConfigurationError
-from toolchord.native import CallDesk, Ledger, ModelRun, NativeCall, drive, export, iterate, last
+from toolchord.native import (
+    CallDesk,
+    Ledger,
+    Messages,
+    ModelRun,
+    NativeCall,
+    conversation_of,
+    drive,
+    export,
+    iterate,
+    last,
+    ledger_of,
+    require_positive,
+)
 from toolchord.prompt import PROGRAMS, format_tools_for_llm
 from toolchord.results import ExecutionResult
 from toolchord.tools import waited
 from toolchord_openai.chat import ChatConversation
 from toolchord_openai.request import check
-from toolchord_openai.runs import Messages, blocking
+from toolchord_openai.runs import blocking
 
 _OURS = ("messages", "stream", "tools", "functions", "function_call", "n")
 
@@ -183,6 +196,8 @@ async def _items(
     request: dict[str, Any],
 ) -> AsyncGenerator[Any, None]:
     check(client.chat.completions.create, request, ours=_OURS)
+    require_positive(max_requests=max_requests, max_chars=max_chars)
+    conversation = conversation_of(messages)
     catalogue = Catalogue.of(tools)
     direct = _direct(catalogue, code_tool)
     if not catalogue.tools and not direct:
@@ -203,14 +218,14 @@ async def _items(
             spec = ToolSpec(name=code_tool, description=programs.metadata.description, parameters=_CODE)
             offered = {code_tool: (spec, programs), **offered}
             form = [spec.to_openai(api="chat"), *form]
-        desk = CallDesk({name: tool for name, (_, tool) in offered.items()}, ledger or Ledger(), direct_chars=max_chars)
-        conversation = ChatConversation(
+        desk = CallDesk({name: tool for name, (_, tool) in offered.items()}, ledger_of(ledger), direct_chars=max_chars)
+        talk = ChatConversation(
             client,
             run,
             {**request, "model": model, "tools": form},
-            [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(one) for one in messages],
+            conversation,
         )
-        async for item in drive(conversation, desk, stream=stream, max_requests=max_requests):
+        async for item in drive(talk, desk, stream=stream, max_requests=max_requests):
             yield item
 
 

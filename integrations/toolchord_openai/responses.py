@@ -23,6 +23,16 @@ from toolchord.native import (
 )
 from toolchord_openai.request import unforced, whole
 
+_YOURS = (
+    "mcp_approval_request",
+    "custom_tool_call",
+    "computer_call",
+    "local_shell_call",
+    "shell_call",
+    "apply_patch_call",
+)
+"""Items that want an answer which only the user can give."""
+
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
@@ -127,8 +137,8 @@ class ResponsesConversation(Conversation):
             return None
         if asked := _asked(items):
             return asked
-        if any(item["type"] == "mcp_approval_request" for item in items):
-            run.stop_reason = "mcp_approval_request"
+        if yours := next((item["type"] for item in items if item["type"] in _YOURS), None):
+            run.stop_reason = yours
             return None
         return None if told else []  # a program's output alone is no answer yet
 

@@ -7,12 +7,23 @@ from typing import Any
 
 from toolchord.catalogue import Source
 from toolchord.errors import ConfigurationError
-from toolchord.native import CallDesk, Ledger, ModelRun, drive, is_async, iterate, last
+from toolchord.native import (
+    CallDesk,
+    Ledger,
+    Messages,
+    ModelRun,
+    conversation_of,
+    drive,
+    is_async,
+    iterate,
+    last,
+    ledger_of,
+    require_positive,
+)
 from toolchord.tools import waited
 from toolchord_openai.request import check, exported, form_of
 from toolchord_openai.responses import ResponsesConversation
 
-Messages = str | Sequence[Mapping[str, Any]]
 _OURS = ("input", "stream", "background", "background_options", "conversation")
 
 
@@ -154,20 +165,22 @@ async def _items(
     check(client.responses.create, request, ours=_OURS)
     if previous_response_id is not None and not store:
         raise ConfigurationError("previous_response_id needs store=True; or give the earlier run's messages instead")
+    require_positive(max_requests=max_requests, max_chars=max_chars, call_deadline=call_deadline)
+    conversation = conversation_of(messages)
     known = exported(tools)
     run = ModelRun()
     desk = CallDesk(
-        {name: one.tool for name, one in known.items()}, ledger or Ledger(), direct_chars=max_chars, nan="null"
+        {name: one.tool for name, one in known.items()}, ledger_of(ledger), direct_chars=max_chars, nan="null"
     )
-    conversation = ResponsesConversation(
+    talk = ResponsesConversation(
         client,
         run,
         desk,
         {**request, "model": model, "tools": form_of(known, extra_tools)},
-        [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(one) for one in messages],
+        conversation,
         previous_response_id=previous_response_id,
         store=store,
         call_deadline=call_deadline,
     )
-    async for item in drive(conversation, desk, stream=stream, max_requests=max_requests):
+    async for item in drive(talk, desk, stream=stream, max_requests=max_requests):
         yield item

@@ -377,6 +377,42 @@ async def test_tools_of_anthropics_own_go_along(shop: Shop) -> None:
     assert [tool["type"] for tool in server.requests[0]["tools"][:2]] == ["web_search_20260209", newer["type"]]
 
 
+async def test_a_tool_of_anthropics_that_runs_here_is_served_by_a_registered_one() -> None:
+    def memory(command: str, path: str) -> str:
+        """Remember."""
+        return f"{command} {path}"
+
+    registry = create_registry()
+    registry.add(memory, allowed_callers=["direct"])
+
+    def says() -> Says:
+        assert (yield Turn([call("memory", {"command": "view", "path": "/x"})])) == ["view /x"]
+        yield Turn([text("Done.")])
+
+    with FakeClaude([says]) as server:
+        await run(server, registry, extra_tools=[{"type": "memory_20250818", "name": "memory"}])
+        assert server.done
+    assert server.requests[0]["tools"] == [{"type": "memory_20250818", "name": "memory"}]
+
+
+async def test_messages_may_hold_the_sdks_objects(shop: Shop) -> None:
+    def says() -> Says:
+        yield Turn([program("s1", "..."), call("pay", {"amount": 5}, "s1")])
+        yield Turn([output("s1"), text("Paid.")])
+
+    with FakeClaude([says]) as server, client(server, max_retries=0) as sdk:
+        go: Any = {"role": "user", "content": "Go."}
+        form: Any = anthropic_tools(shop.registry)
+        first = sdk.messages.create(model=MODEL, max_tokens=8192, messages=[go], tools=form)
+        assert first.container is not None
+        messages = [go, {"role": "assistant", "content": first.content}]
+        result = await run(server, shop.registry, messages, container=first.container.id)
+        assert server.done
+    assert result.text == "Paid."
+    assert shop.ran == ["pay 5"]
+    json.dumps(result.messages)
+
+
 async def test_direct_tools_alone_need_no_container() -> None:
     registry = create_registry()
     registry.add(lambda: 1, name="one", allowed_callers=["direct"])
@@ -427,13 +463,20 @@ def with_tool(**metadata: Any) -> ToolRegistry:
         (with_tool(allowed_callers=["sandbox"]), {}, "no tool that a provider's model may call"),
         (create_registry(), {}, "no tool that a provider's model may call"),
         (with_tool(), {"messages": []}, "at least one message"),
+        (with_tool(), {"messages": {"role": "user"}}, "a text or a list of messages, not dict"),
+        (with_tool(), {"messages": ["Go."]}, "must be a message of the SDK, not str"),
+        (with_tool(), {"max_requests": 0}, "max_requests must be a positive number"),
+        (with_tool(), {"call_deadline": -1}, "call_deadline must be a positive number"),
+        (with_tool(), {"max_chars": True}, "max_chars must be a positive number"),
+        (with_tool(), {"ledger": "{}"}, "ledger must be a Ledger"),
     ],
 )
 async def test_what_the_api_would_refuse_is_refused_here(
     registry: ToolRegistry, given: dict[str, Any], said: str
 ) -> None:
     with FakeClaude([]) as server:
-        messages = given.pop("messages", "Go.") if "messages" in given else "Go."
+        given = dict(given)
+        messages = given.pop("messages", "Go.")
         with pytest.raises(ConfigurationError, match=said):
             await run(server, registry, messages, **given)
         assert server.requests == []

@@ -361,6 +361,9 @@ def no_tools() -> ToolRegistry:
         ({"background": True}, "set by the loop"),
         ({"temprature": 1}, "takes no temprature"),
         ({"messages": []}, "at least one"),
+        ({"messages": None}, "a text or a list of messages, not NoneType"),
+        ({"max_requests": 0}, "max_requests must be a positive number"),
+        ({"ledger": []}, "ledger must be a Ledger"),
         ({"tools": no_tools()}, "no tool that a provider's model may call"),
     ],
 )
@@ -552,7 +555,10 @@ async def test_other_ends_are_told(depot: Depot) -> None:
         ask = {"type": "mcp_approval_request", "arguments": "{}", "name": "pay", "server_label": "x"}
         yield Turn([program("p", "..."), ask])
 
-    with FakeOpenAI([short, broken, broken, asks]) as server:
+    def patches() -> Says:
+        yield Turn([{"type": "custom_tool_call", "call_id": "c1", "name": "grammar", "input": "x"}])
+
+    with FakeOpenAI([short, broken, broken, asks, patches]) as server:
         result = await run(server, depot.registry)
         assert (result.text, result.stop_reason, depot.ran) == ("I am", "max_output_tokens", [])
         with pytest.raises(ModelRunError, match="server_error: It broke"):
@@ -561,6 +567,22 @@ async def test_other_ends_are_told(depot: Depot) -> None:
             with pytest.raises(ModelRunError, match="server_error: It broke"):
                 _ = [event async for event in stream_openai(sdk, depot.registry, "And again.", model=MODEL)]
         assert (await run(server, depot.registry, "Approve.")).stop_reason == "mcp_approval_request"
+        assert (await run(server, depot.registry, "Patch.")).stop_reason == "custom_tool_call"
+
+
+async def test_messages_may_hold_the_sdks_objects(depot: Depot) -> None:
+    def says() -> Says:
+        yield Turn([program("p", "..."), call("order", {"sku": "a"}, "p")])
+        yield Turn([output("p", "1"), message("Done.")])
+
+    with FakeOpenAI([says]) as server, client(server, max_retries=0) as sdk:
+        form: Any = openai_tools(depot.registry)
+        first = sdk.responses.create(model=MODEL, input="Go.", tools=form, store=False)
+        result = await run(server, depot.registry, [{"role": "user", "content": "Go."}, *first.output])
+        assert server.done
+    assert result.text == "Done."
+    assert depot.ran == ["order a 1"]
+    json.dumps(result.messages)
 
 
 async def test_an_error_of_the_api_keeps_what_happened(depot: Depot) -> None:

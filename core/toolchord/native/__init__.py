@@ -8,6 +8,7 @@ from __future__ import annotations
 from toolchord.native.blocking import called, is_async, items_of, iterate, opened
 from toolchord.native.calls import Answer, Asked, CallDesk
 from toolchord.native.export import Exported, export
+from toolchord.native.given import Messages, conversation_of, ledger_of, require_positive
 from toolchord.native.ledger import Ledger, NativeCall
 from toolchord.native.loop import Conversation, Reply, StreamEnded, drive, last
 from toolchord.native.results import ModelRun, Program, Restarted, TokenUsage, count
@@ -19,6 +20,7 @@ __all__ = [
     "Conversation",
     "Exported",
     "Ledger",
+    "Messages",
     "ModelRun",
     "NativeCall",
     "Program",
@@ -27,6 +29,7 @@ __all__ = [
     "StreamEnded",
     "TokenUsage",
     "called",
+    "conversation_of",
     "count",
     "drive",
     "export",
@@ -34,5 +37,7 @@ __all__ = [
     "items_of",
     "iterate",
     "last",
+    "ledger_of",
     "opened",
+    "require_positive",
 ]
