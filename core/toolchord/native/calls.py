@@ -158,6 +158,8 @@ class CallDesk:
         name = tool.full_name if tool is not None else asked.name
         digest = digest_of(name, arguments)
         call = self.ledger.find(asked.id, digest)
+        if problem is not None and call is not None and call.status != "error":
+            call = None  # whoever was served before, this caller is not
         if call is None and problem is None and (earlier := self.ledger.claim(digest)) is not None:
             return self._repeated(asked, earlier, tool)
         if call is None or call.status == "paused":
@@ -294,7 +296,7 @@ class CallDesk:
     def _permitted(self, asked: Asked) -> tuple[Tool | None, ToolCallError | None]:
         tool = self.tools.get(asked.name)
         if tool is None:
-            hint = ", ".join(near(asked.name, self.tools, 3)) or ", ".join(list(self.tools)[:10])
+            hint = ", ".join(near(asked.name[:200], self.tools, 3)) or ", ".join(list(self.tools)[:10])
             message = f"no tool named {asked.name[:80]!r}; there are {hint}" if hint else "there are no tools"
             return None, ToolNotAvailable(message, tool=asked.name)
         if may_call(tool.metadata, by_code=asked.by_code):

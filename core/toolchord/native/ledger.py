@@ -112,9 +112,9 @@ class Ledger:
         return None
 
     def lose(self, *calls: NativeCall) -> None:
-        """Mark calls as lost."""
+        """Mark calls as lost. One that failed is not: to make it again is to try again."""
         for call in calls:
-            if not call.lost:
+            if not call.lost and call.status != "error":
                 call.lost = True
                 self._lost.setdefault(call.digest, deque()).append(call)
 
