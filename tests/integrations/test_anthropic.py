@@ -736,6 +736,22 @@ async def test_a_program_that_failed_repeats_nothing_that_acts(shop: Shop) -> No
     assert [one.ok for one in result.programs] == [False, True]
 
 
+async def test_what_arrived_in_one_run_is_no_answer_in_the_next(shop: Shop) -> None:
+    def says() -> Says:
+        for id in ("s1", "s2"):
+            yield Turn([program(id, "..."), call("pay", {"amount": 5}, id)])
+            yield Turn([output(id), text("Paid.")])
+
+    with FakeClaude([says]) as server:
+        first = await run(server, shop.registry)
+        messages = [*first.messages, {"role": "user", "content": "Again."}]
+        second = await run(server, shop.registry, messages, container=first.container, ledger=first.ledger)
+        assert server.done
+    assert shop.ran == ["pay 5", "pay 5"]
+    assert [one.same_as for one in second.calls] == [None]
+    assert [one.received for one in first.ledger.calls] == [True, True]
+
+
 async def test_what_failed_is_tried_again_and_what_was_refused_may_be_allowed_elsewhere(shop: Shop) -> None:
     def flaky(n: int) -> str:
         """Fail at first."""
