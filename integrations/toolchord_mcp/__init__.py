@@ -15,7 +15,8 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtraError("toolchord_mcp", "mcp") from None
 
-import toolchord_mcp.private  # noqa: F401, I001 - first: it says so where the version does not fit
+import toolchord_mcp.private  # noqa: F401 - first: it says so where the version does not fit
+from toolchord_mcp.approvals import ApprovalRefused, ApprovalUnavailable
 from toolchord_mcp.connecting import connect, registry_from
 from toolchord_mcp.connection import Connection
 from toolchord_mcp.errors import (
@@ -27,8 +28,12 @@ from toolchord_mcp.errors import (
     ServerTimeout,
     ToolFailed,
 )
+from toolchord_mcp.outbound import code_server
+from toolchord_mcp.serving import serve_http, serve_stdio
 
 __all__ = [
+    "ApprovalRefused",
+    "ApprovalUnavailable",
     "BadAnswer",
     "ConnectFailed",
     "Connection",
@@ -37,6 +42,9 @@ __all__ = [
     "ServerLost",
     "ServerTimeout",
     "ToolFailed",
+    "code_server",
     "connect",
     "registry_from",
+    "serve_http",
+    "serve_stdio",
 ]

@@ -24,7 +24,7 @@ from toolchord_mcp.toolset import Toolset
 Server: TypeAlias = (
     "str | Sequence[str] | StdioServerParameters | Mapping[str, Any] | Callable[[], AbstractAsyncContextManager[Any]]"
 )
-"""A URL; a command with its arguments; an entry of an ``mcpServers`` file; or what opens one of the SDK's transports."""
+"""A URL; a command with its arguments; an entry of an ``mcpServers`` file; what opens a transport of the SDK."""
 
 _MiB = 1 << 20
 
@@ -113,9 +113,7 @@ async def registry_from(
     server = "the MCP server"
 
     async def there(tool: types.Tool, arguments: dict[str, Any]) -> Any:
-        result = await call_tool(
-            session, tool.name, arguments, server=server, timeout=timeout, progress=on_progress
-        )
+        result = await call_tool(session, tool.name, arguments, server=server, timeout=timeout, told=on_progress)
         return await asyncio.to_thread(value_of, tool.name, result, tool.outputSchema, server=server)
 
     async def call(tool: types.Tool, arguments: dict[str, Any]) -> Any:
@@ -141,7 +139,9 @@ def _transport(server: Any, max_bytes: int) -> tuple[str, Transport]:
         server = {"url": server}
     elif isinstance(server, Sequence):
         if not server or not all(isinstance(part, str) for part in server):
-            raise ConfigurationError(f"a command is a list of texts, such as ['npx', '-y', 'name'], not {server!r:.100}")
+            raise ConfigurationError(
+                f"a command is a list of texts, such as ['npx', '-y', 'name'], not {server!r:.100}"
+            )
         server = {"command": server[0], "args": list(server[1:])}
     if isinstance(server, Mapping):
         if "url" in server:
@@ -164,7 +164,9 @@ def _http(server: Mapping[str, Any], max_bytes: int) -> tuple[str, Transport]:
     if unknown := server.keys() - {"url", "headers", "type"}:
         raise ConfigurationError(f"a server with a url has headers besides, not {', '.join(sorted(unknown))}")
     if server.get("type", "http") not in ("http", "streamable-http", "streamable_http", "streamableHttp"):
-        raise ConfigurationError(f"only streamable HTTP is spoken, not {server['type']!r}; give one of the SDK's transports")
+        raise ConfigurationError(
+            f"only streamable HTTP is spoken, not {server['type']!r}; give one of the SDK's transports"
+        )
     parts = urlsplit(url) if isinstance(url, str) else None
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError(f"{url!r:.200} is no http(s) URL; a command is given as a list: ['npx', '-y', 'name']")

@@ -246,7 +246,8 @@ class Connection:
             await self._end_life()
             if self._falls >= _FALLS:
                 raise ConnectFailed(
-                    f"the server was lost {_FALLS} times in a row without answering a call; see to it, then connect again",
+                    f"the server was lost {_FALLS} times in a row without answering a call; "
+                    f"see to it, then connect again",
                     server=self._label,
                 )
             self._falls += 1
@@ -260,7 +261,8 @@ class Connection:
         ready: asyncio.Future[ClientSession] = self._loop.create_future()
         life = _Life(asyncio.create_task(self._live(ready, closing, notes)), notes, closing)
         try:
-            await asyncio.wait({life.task, ready}, return_when=asyncio.FIRST_COMPLETED)
+            both: set[asyncio.Future[Any]] = {life.task, ready}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             life.task.cancel()
             await asyncio.wait({life.task})
@@ -324,7 +326,7 @@ class Connection:
                             arguments,
                             server=self._label,
                             timeout=self._timeout,
-                            progress=progress,
+                            told=progress,
                         ),
                     )
                     break

@@ -1,12 +1,12 @@
 """What can go wrong with an MCP server, as one small tree; a program sees each under its own name.
 
-    ServerError                 anything below; `server` names it
-    ├── ConnectFailed           it can't be started or reached, or is no MCP server      (a ConnectionError)
-    ├── ServerLost              the connection ended while a call was under way          (a ConnectionError)
-    ├── ServerTimeout           it was silent for too long                               (a TimeoutError)
-    ├── BadAnswer               its answer can't be used: unreadable, too large, not what its schema says (a ValueError)
-    ├── RequestFailed           it answered with a protocol error; `code` is JSON-RPC's
-    └── ToolFailed              the tool ran and says that it failed (`isError`)
+ServerError                 anything below; `server` names it
+├── ConnectFailed           it can't be started or reached, or is no MCP server      (a ConnectionError)
+├── ServerLost              the connection ended while a call was under way          (a ConnectionError)
+├── ServerTimeout           it was silent for too long                               (a TimeoutError)
+├── BadAnswer               its answer can't be used: unreadable, too large, not what its schema says (a ValueError)
+├── RequestFailed           it answered with a protocol error; `code` is JSON-RPC's
+└── ToolFailed              the tool ran and says that it failed (`isError`)
 """
 
 from __future__ import annotations

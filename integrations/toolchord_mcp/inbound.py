@@ -6,13 +6,13 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-import toolchord
 from jsonschema import Draft202012Validator, SchemaError
 from jsonschema.validators import validator_for
 from mcp import types
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+import toolchord
 from toolchord import Tool, ToolCapability
 from toolchord.errors import RegistrationError
 from toolchord_mcp.answers import WRAPPED
@@ -115,7 +115,7 @@ def _result(schema: dict[str, Any] | None) -> dict[str, Any] | None:
     if schema is None or schema.get(WRAPPED) is not True:
         return schema
     inner = schema.get("properties", {}).get("result", {})
-    kept = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    kept: dict[str, Any] = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     return {**kept, **inner} if isinstance(inner, dict) else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 from mcp import ClientSession, McpError, types
@@ -16,6 +16,8 @@ from toolchord_mcp.private import is_closed, is_unknown_session, next_request
 
 Progress: TypeAlias = Callable[[str, float, float | None, str | None], None]
 """Told of a call's progress: the tool's name, how far it is, of how much, and a word on it."""
+
+T = TypeVar("T")
 
 _COURTESY = 1.0
 """Seconds to tell a server that nobody waits for its answer."""
@@ -37,7 +39,7 @@ async def call_tool(
     *,
     server: str,
     timeout: float | None,
-    progress: Progress | None = None,
+    told: Progress | None = None,
 ) -> types.CallToolResult:
     """Call a tool.
 
@@ -47,7 +49,7 @@ async def call_tool(
         arguments: JSON.
         server: for errors.
         timeout: seconds that the server may be silent; its progress notifications count as signs of life.
-        progress: told of them.
+        told: of these notifications.
 
     Raises:
         ServerError: one of its kinds.
@@ -60,10 +62,10 @@ async def call_tool(
         def alive() -> None:
             scope.deadline = anyio.current_time() + timeout if timeout is not None else float("inf")
 
-        async def on_progress(done: float, total: float | None, message: str | None) -> None:
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
             alive()
-            if progress is not None:
-                progress(name, done, total, message)
+            if told is not None:
+                told(name, progress, total, message)
 
         alive()
         number = next_request(session)
@@ -102,7 +104,7 @@ async def list_tools(session: ClientSession, *, server: str, timeout: float | No
     raise BadAnswer(f"tools/list: the server has no end of pages (more than {_PAGES})", server=server)
 
 
-async def _errors(sent: Awaitable[Any], what: str, server: str) -> Any:
+async def _errors(sent: Awaitable[T], what: str, server: str) -> T:
     """What was asked for, or an error of ours."""
     try:
         return await sent
