@@ -251,9 +251,14 @@ class Connection:
                     server=self._label,
                 )
             self._falls += 1
-            life = await self._start()
-            await self._refresh(life)
-            self._life = life
+            self._life = life = await self._start()
+            try:
+                await self._refresh(life)
+            except BaseException as error:
+                await self._end_life()
+                if isinstance(error, ServerLost):
+                    _explain(error, life.notes)
+                raise
             return life
 
     async def _start(self) -> _Life:
@@ -334,7 +339,7 @@ class Connection:
                     if error.over:
                         life.closing.set()
                     if error.begun or not again:
-                        error.args = (f"{error}{f'; {life.notes}' if str(life.notes) else ''}",)
+                        _explain(error, life.notes)
                         raise
                 except ServerTimeout:
                     raise
@@ -392,6 +397,12 @@ class Connection:
                 self._on_change()
             except Exception:  # the host's own code
                 log.exception("on_change of the connection to %s failed", self._label)
+
+
+def _explain(error: ServerLost, notes: Notes) -> None:
+    """Say what the transport saw."""
+    if seen := str(notes):
+        error.args = (f"{error}; {seen}",)
 
 
 def _cause(error: BaseException | None) -> BaseException | None:

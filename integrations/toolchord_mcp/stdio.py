@@ -95,8 +95,12 @@ async def _read(
                 continue
             try:
                 message = JSONRPCMessage.model_validate_json(line)
-            except ValidationError:
-                if line.strip():
+            except ValidationError as error:
+                found = _ID_FIRST.match(line[:200]) or _ID_LAST.search(line[-200:])
+                if found:
+                    reason = f"the answer can't be read: {error.errors()[0]['msg']}"
+                    await into.send(SessionMessage(refusal(int(found[1]), reason)))
+                elif line.strip():
                     notes.stray = bytes(line[:200]).decode(errors="replace").strip()
                     log.debug("not a message: %s", notes.stray)
                 continue
