@@ -5,7 +5,7 @@ ServerError                 anything below; `server` names it
 ├── ServerLost              the connection ended while a call was under way          (a ConnectionError)
 ├── ServerTimeout           it was silent for too long                               (a TimeoutError)
 ├── BadAnswer               its answer can't be used: unreadable, too large, not what its schema says (a ValueError)
-├── RequestFailed           it answered with a protocol error; `code` is JSON-RPC's
+├── RequestFailed           it answered with a protocol or HTTP error; `code` says which
 └── ToolFailed              the tool ran and says that it failed (`isError`)
 """
 
@@ -68,7 +68,7 @@ class RequestFailed(ServerError):
     """The server answered with a protocol error.
 
     Attributes:
-        code: JSON-RPC's error code.
+        code: JSON-RPC's error code, or the status of an HTTP answer that is none, such as 500.
     """
 
     def __init__(self, message: str, *, code: int, server: str = "") -> None:

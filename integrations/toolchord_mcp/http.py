@@ -54,9 +54,9 @@ class BoundedClient(httpx.AsyncClient):
                 raise
             return _answered(request, number, f"{type(error).__name__}: {error}".rstrip(": "), UNREACHED)
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if number is not None and (reason := await _no_answer(response, kind)):
+        if number is not None and (refused := await _no_answer(response, kind)):
             await response.aclose()
-            return _answered(request, number, reason, UNREACHED)
+            return _answered(request, number, *refused)
         if isinstance(response.stream, httpx.AsyncByteStream):
             sse = kind == "text/event-stream"
             response.stream = _Bounded(response.stream, self._max_bytes, number, sse=sse)
@@ -75,8 +75,8 @@ def _asked(request: httpx.Request) -> int | None:
     return number if isinstance(number, int) else None
 
 
-async def _no_answer(response: httpx.Response, kind: str) -> str | None:
-    """Why a response holds no answer; None if it may."""
+async def _no_answer(response: httpx.Response, kind: str) -> tuple[str, int] | None:
+    """Why a response holds no answer, and the code of the error; None if it may hold one."""
     if response.status_code == 404 or response.is_redirect:
         return None  # the session has ended, or the SDK follows it
     if response.is_error:
@@ -87,11 +87,14 @@ async def _no_answer(response: httpx.Response, kind: str) -> str | None:
                 if len(start) > 500:
                     break
         text = start[:500].decode(errors="replace").strip()
-        return f"HTTP {response.status_code} {response.reason_phrase}{f': {text}' if text else ''}"
+        return (
+            f"HTTP {response.status_code} {response.reason_phrase}{f': {text}' if text else ''}",
+            response.status_code,
+        )
     if response.status_code != 202 and kind not in ("application/json", "text/event-stream"):
-        return f"the server answered with content of type {kind or 'none'}; is this the URL of an MCP endpoint?"
+        return f"content of type {kind or 'none'} is no answer; is this the URL of an MCP endpoint?", REFUSED
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        return "the server compresses its answer though it was asked not to"
+        return "the server compresses its answer though it was asked not to", REFUSED
     return None
 
 
@@ -125,7 +128,7 @@ class _Bounded(httpx.AsyncByteStream):
         except httpx.HTTPError as error:
             reason = f"the answer broke off: {type(error).__name__}"
         if not reason and self._number is not None and not _is_json(whole):
-            reason = "the answer is no JSON"
+            reason, code = "the answer is no JSON", REFUSED
         if not reason or self._number is None:
             yield bytes(whole[: self._max_bytes])
         else:
