@@ -30,6 +30,7 @@ class ProgressReport:
         self._request = request
         self._token = token
         self._lines: list[str] = []
+        self._begun = ""
         self._events = 0
         self._printed = self._told = 0
         self._news = asyncio.Event()
@@ -44,6 +45,7 @@ class ProgressReport:
     async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._sender is None:
             return
+        self._end_line()
         self._ended = True
         self._news.set()
         if kind is not None:
@@ -62,14 +64,25 @@ class ProgressReport:
             if new <= 0:
                 return
             self._told = self._printed
-            self._tell(news.text[-new:])
+            self._begun += news.text[-new:]  # print writes in pieces
+            *lines, self._begun = self._begun.split("\n")
+            for line in lines:
+                self._tell(line)
+            if len(self._begun) > _LONGEST:
+                self._end_line()
         elif not news.replayed:
+            self._end_line()
             self._tell(_line(news))
 
-    def _tell(self, text: str) -> None:
-        if self._sender is not None and text.strip():
+    def _end_line(self) -> None:
+        if self._begun:
+            self._tell(self._begun)
+            self._begun = ""
+
+    def _tell(self, line: str) -> None:
+        if self._sender is not None:
             self._events += 1
-            self._lines.append(text.rstrip("\n"))
+            self._lines.append(line)
             self._news.set()
 
     async def _send(self) -> None:

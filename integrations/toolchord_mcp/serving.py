@@ -7,6 +7,7 @@ import contextlib
 import functools
 import hmac
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -145,6 +146,7 @@ def _app(server: Server[Any, Any], host: str, token: str | None, started: Callab
             allowed_hosts=[f"{name}:*" for name in names], allowed_origins=[f"http://{name}:*" for name in names]
         )
     manager = StreamableHTTPSessionManager(server, security_settings=security)
+    logging.getLogger("mcp.server.streamable_http").addFilter(_is_news)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -153,6 +155,11 @@ def _app(server: Server[Any, Any], host: str, token: str | None, started: Callab
             yield
 
     return Starlette(routes=[Route("/mcp", _Endpoint(manager, token))], lifespan=lifespan)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of the SDK's log says more than that a client has hung up, which it calls an error."""
+    return not (record.exc_info and isinstance(record.exc_info[1], anyio.ClosedResourceError))
 
 
 class _Endpoint:

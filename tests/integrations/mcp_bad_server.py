@@ -182,7 +182,7 @@ class Server:
         os._exit(0)
 
     def on_partial_death(self, number: Any, arguments: Any) -> None:
-        write('{"jsonrpc":"2.0","id":%d,"result":{"content":[{"ty' % number)
+        write(f'{{"jsonrpc":"2.0","id":{number},"result":{{"content":[{{"ty')
         os._exit(1)
 
     def on_silent(self, number: Any, arguments: Any) -> None:

@@ -5,11 +5,10 @@ connection that goes on."""
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -431,25 +430,21 @@ async def test_servers_share_a_registry_and_names_that_are_taken_are_left_out(sa
 
 
 def test_it_works_without_an_event_loop_and_leaves_no_process(sandbox: CodeSandbox) -> None:
+    before = servers()
     with bad() as connection:
         assert sandbox.execute_sync("return await answer()", connection.registry).ok
-        children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-        pids = [pid for listed in children for pid in listed.read_text().split()]
-        [mine] = [pid for pid in pids if BAD in cmdline(pid) and "fine" in cmdline(pid) and is_of(pid, connection)]
-    assert cmdline(mine) == ""
+        assert len(servers() - before) == 1
+    assert servers() <= before
 
 
-def cmdline(pid: str) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    return ""
-
-
-def is_of(pid: str, connection: Connection) -> bool:
-    """Whether a process was started by this connection's thread; the youngest one is."""
-    threads = [t for t in threading.enumerate() if t.name.startswith("toolchord-mcp")]
-    newest = max(threads, key=lambda t: t.native_id or 0)
-    return pid in Path(f"/proc/{os.getpid()}/task/{newest.native_id}/children").read_text().split()
+def servers() -> set[str]:
+    """The processes that run the bad server."""
+    found = set()
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and BAD in (folder / "cmdline").read_text():
+                found.add(folder.name)
+    return found
 
 
 async def test_execute_sync_works_inside_a_running_loop(sandbox: CodeSandbox) -> None:
@@ -479,12 +474,23 @@ async def test_closing_ends_the_calls_under_way(sandbox: CodeSandbox) -> None:
 
 
 async def test_opening_can_be_cancelled() -> None:
-    opening = asyncio.create_task(bad("silent").__aenter__())
-    while not any(t.name == f"toolchord-mcp {Path(sys.executable).name}" for t in threading.enumerate()):
-        await asyncio.sleep(0)
+    entered = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    @contextlib.asynccontextmanager
+    async def transport() -> AsyncIterator[Any]:
+        """A server that is being started, and says nothing yet."""
+        parameters = StdioServerParameters(command=sys.executable, args=[BAD, "silent"])
+        async with stdio_client(parameters) as streams:
+            loop.call_soon_threadsafe(entered.set)
+            yield streams
+
+    opening = asyncio.create_task(connect(transport).__aenter__())
+    await entered.wait()
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
+    assert not [thread for thread in threading.enumerate() if thread.name == "toolchord-mcp the MCP server"]
 
 
 # A session that somebody else keeps

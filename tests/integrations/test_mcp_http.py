@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (a program is kept on one line)
 """Tools of MCP servers over HTTP: a server that breaks off, floods, redirects, forgets; over real sockets."""
 
 from __future__ import annotations
