@@ -6,8 +6,6 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from jsonschema import Draft202012Validator, SchemaError
-from jsonschema.validators import validator_for
 from mcp import types
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -16,13 +14,12 @@ import toolchord
 from toolchord import Tool, ToolCapability
 from toolchord.errors import RegistrationError
 from toolchord_mcp.answers import WRAPPED
+from toolchord_mcp.schemas import check_schema
 
 Call: TypeAlias = Callable[[types.Tool, dict[str, Any]], Awaitable[Any]]
 """Calls a tool with JSON arguments and gives its value."""
 
-_LARGEST_SCHEMA = 256 << 10
 _LONGEST_NAME = 128
-_DEEPEST = 60
 
 
 def described(entry: Any) -> types.Tool:
@@ -38,30 +35,10 @@ def described(entry: Any) -> types.Tool:
         raise RegistrationError(f"its description can't be read: {lines}") from None
     if not 0 < len(tool.name) <= _LONGEST_NAME:
         raise RegistrationError(f"a tool's name has 1 to {_LONGEST_NAME} characters, not {len(tool.name)}")
-    _check_schema("inputSchema", tool.inputSchema)
+    check_schema("inputSchema", tool.inputSchema)
     if tool.outputSchema is not None:
-        _check_schema("outputSchema", tool.outputSchema)
+        check_schema("outputSchema", tool.outputSchema)
     return tool
-
-
-def _check_schema(name: str, schema: dict[str, Any]) -> None:
-    if schema.get("type", "object") != "object":
-        raise RegistrationError(f"its {name} must be of type 'object', not {schema['type']!r:.100}")
-    if len(json.dumps(schema)) > _LARGEST_SCHEMA:
-        raise RegistrationError(f"its {name} is larger than {_LARGEST_SCHEMA:,} bytes")
-    if _depth(schema) > _DEEPEST:
-        raise RegistrationError(f"its {name} is nested deeper than {_DEEPEST} levels")
-    try:
-        validator_for(schema, default=Draft202012Validator).check_schema(schema)
-    except SchemaError as error:
-        where = ".".join(map(str, error.absolute_path))
-        raise RegistrationError(f"its {name} is no JSON Schema: {where or name}: {error.message:.200}") from None
-
-
-def _depth(value: Any) -> int:
-    """How deep a value is nested; json.dumps has passed it, so that recursion is safe."""
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max(map(_depth, children), default=0)
 
 
 def capabilities(hints: types.ToolAnnotations | None) -> frozenset[ToolCapability]:

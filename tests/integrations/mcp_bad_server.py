@@ -15,6 +15,16 @@ from typing import Any
 
 RECURSIVE = {"type": "object", "properties": {"child": {"$ref": "#"}, "n": {"type": "integer"}}}
 LOOP = {"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"$ref": "#/$defs/a"}}}
+CIRCLE = {"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#/properties/a"}, {"type": "null"}]}}}
+BOMB = {
+    "type": "object",
+    "properties": {"a": {"$ref": "#/$defs/d40"}},
+    "$defs": {
+        "d0": {"type": "integer"},
+        **{f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n - 1}"}] * 2} for n in range(1, 41)},
+    },
+}
+WIDE = {"type": "object", "properties": {f"p{n}": {"$ref": "#"} for n in range(50)}}
 ROWS = {"type": "object", "properties": {"rows": {"type": "array", "items": {"type": "integer"}}}, "required": ["rows"]}
 
 
@@ -34,6 +44,9 @@ WRONG_TOOLS: list[Any] = [
     {"name": "wrong_required", "inputSchema": {"type": "object", "required": "a"}},
     {"name": "wrong_output", "inputSchema": {"type": "object"}, "outputSchema": {"type": "object", "properties": 3}},
     {"name": "deep", "inputSchema": nested(40)},
+    {"name": "loop", "inputSchema": LOOP},
+    {"name": "circle", "inputSchema": CIRCLE},
+    {"name": "bomb", "inputSchema": BOMB},
     {"name": "huge", "inputSchema": {"type": "object", "description": "x" * 300_000}},
     {"name": "", "inputSchema": {"type": "object"}},
     {"name": "n" * 200, "inputSchema": {"type": "object"}},
@@ -53,8 +66,8 @@ protocol_error no_structured image broken_image blob flood partial_death starts
 TOOLS: list[dict[str, Any]] = [
     *({"name": name, "inputSchema": _ANY} for name in _PLAIN),
     {"name": "empty", "inputSchema": {}},
+    {"name": "wide", "inputSchema": WIDE, "outputSchema": WIDE},
     {"name": "recursive", "inputSchema": RECURSIVE, "outputSchema": RECURSIVE},
-    {"name": "loop", "inputSchema": LOOP},
     {"name": "rows", "inputSchema": {"type": "object", "properties": {"value": {}}}, "outputSchema": ROWS},
     {"name": "unstructured", "inputSchema": _ANY, "outputSchema": ROWS},
     {"name": "add_tool", "inputSchema": _ANY},

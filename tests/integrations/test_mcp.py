@@ -362,14 +362,19 @@ async def test_wrong_descriptions_are_left_out_with_a_reason_and_the_others_work
             if isinstance(tool, dict) and tool.get("name")
         }
         assert named <= connection.refused.keys()
-        assert len(connection.refused) == 15  # of two that bear one name, the first is a tool
+        assert len(connection.refused) == 18  # of two that bear one name, the first is a tool
         assert all(isinstance(error, RegistrationError) for error in connection.refused.values())
         assert {tool.name for tool in connection.registry.tools()} == {
             tool["name"] for tool in mcp_bad_server.TOOLS
         } | {"twice"}
         format_tools_for_llm(connection.registry)
         await assert_alive(sandbox, connection)
-        assert await value_of(sandbox, "return await loop(a=1)", connection) == '{"a": 1}'
+
+
+def test_a_schema_that_unfolds_without_end_is_described_with_an_end(server: Connection) -> None:
+    [wide] = [tool for tool in server.registry.tools() if tool.name == "wide"]
+    assert len(wide.signature) < 200_000
+    assert "async def wide(" in format_tools_for_llm([wide])
 
 
 async def test_with_strict_a_wrong_description_is_an_error() -> None:

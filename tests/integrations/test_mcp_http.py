@@ -215,7 +215,7 @@ def sandbox() -> Iterator[CodeSandbox]:
         ("no_json", "BadAnswer", "no JSON"),
         ("empty", "BadAnswer", "no JSON"),
         ("reset", "ServerLost", "RemoteProtocolError"),
-        ("away", "ServerLost", "not followed"),
+        ("away", "ServerLost", "/elsewhere"),
     ],
 )
 async def test_an_answer_that_does_not_come_is_a_typed_error_and_the_next_one_comes(
