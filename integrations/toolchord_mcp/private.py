@@ -1,6 +1,6 @@
 """The private names of the `mcp` SDK that this adapter needs, checked when it is imported.
 
-A request's number is what a cancellation names, and version 1 of the SDK does not tell it. Read against mcp 1.24 to
+A request's number is what a cancellation names, and version 1 of the SDK does not tell it. Read against mcp 1.27 to
 1.30.
 """
 
@@ -19,7 +19,7 @@ VERSION = version("mcp")
 if "_request_id" not in BaseSession.__annotations__:
     raise ConfigurationError(
         f"mcp {VERSION} numbers its requests in another way than toolchord_mcp knows; "
-        f"use version 1.24 to 1.30, or a newer toolchord"
+        f"use version 1.27 to 1.30, or a newer toolchord"
     )
 
 SESSION_TERMINATED = ErrorData(code=32600, message="Session terminated")
