@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
 
+from toolchord_guest.keeping import definitions
 from toolchord_guest.language import Policy
 from toolchord_guest.placement import Calls, calls_one_of, coroutines, own_nodes
 
@@ -29,6 +30,7 @@ class Compiled:
     assigned: list[str] = field(default_factory=list)
     captures: bool = False
     sync_style: bool = True
+    definitions: dict[str, str] = field(default_factory=dict)
 
 
 def compile_program(
@@ -38,11 +40,16 @@ def compile_program(
     tools: Container[str],
     policy: Policy | None,
     modules: Mapping[str, Collection[str]],
+    keep: bool = False,
 ) -> Compiled:
-    """Compile a program; SyntaxError, `language.Refusal`, RecursionError or MemoryError if that can't be done."""
+    """Compile a program; SyntaxError, `language.Refusal`, RecursionError or MemoryError if that can't be done.
+
+    With `keep`, the text of its definitions is kept too.
+    """
     tree = _parse(source, filename)
     _check_top_level(tree, filename)
     features = _future_features(tree)
+    defined = definitions(tree.body) if keep else {}
     if policy is not None:
         tree = policy.judge(tree)
     is_async = any(map(_awaits, tree.body)) or _forgets_to_await(tree)
@@ -61,7 +68,7 @@ def compile_program(
     main = maker(name=MAIN, args=arguments, body=body, decorator_list=[], **type_params)
     module = ast.fix_missing_locations(ast.Module(body=[main], type_ignores=[]))
     code = compile(module, filename, "exec", flags=features, dont_inherit=True)
-    return Compiled(code, is_async, assigned, captures, sync_style)
+    return Compiled(code, is_async, assigned, captures, sync_style, defined)
 
 
 def _parse(source: str, filename: str) -> ast.Module:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from toolchord_guest import builtins as names
-from toolchord_guest import calls, guards, modules, stdlib, threads, wire
+from toolchord_guest import calls, guards, keeping, modules, stdlib, threads, wire
 from toolchord_guest.calls import FILENAME, Namespace, PendingCall, ToolFunction
 from toolchord_guest.confine import SOCKET
 from toolchord_guest.hub import Deadlock, Future, Hub, Task
@@ -70,6 +70,7 @@ class Guest:
         self.policy_names: set[str] = set()
         self.globals: dict[str, Any] = {}
         self.exposed: dict[str, Any] = {}
+        self.definitions: dict[str, str] = {}
         self.runs = 0
 
     def reset(self) -> None:
@@ -80,6 +81,7 @@ class Guest:
         self.globals |= {"__name__": "__main__", "__builtins__": self.builtins, "__doc__": None}
         self.policy_names = set()
         self.exposed = {}
+        self.definitions = {}
         self.runs = 0
 
     def run(self, start: dict[str, Any]) -> wire.Done:
@@ -93,10 +95,16 @@ class Guest:
         try:
             compiled = self._compile(start, filename)
             self._expose(start)
+            self._restore(start)
+            self.definitions |= compiled.definitions
             value, returned = self._execute(compiled)
+            self._keep(start)
             return wire.Done(self.link.encode(value, calls.settled), None, returned)
         except BaseException as error:
             failure = _failure(error, filename)
+            if failure.kind == "program":
+                with contextlib.suppress(Exception):
+                    self._keep(start)
             with contextlib.suppress(BaseException):  # the next program of a session must not meet its tasks
                 self._cancel_tasks()
             return wire.Done(b"", failure, False)
@@ -107,7 +115,44 @@ class Guest:
         guards.State.defined = self.policy_names
         policy = None if self.unrestricted else Policy(self.listing, self.policy_names)
         roots = {stub["name"].partition(".")[0] for stub in start["tools"]} | {"call_tool"}
-        return compile_program(source, filename=filename, tools=roots, policy=policy, modules=self.listing)
+        return compile_program(source, filename=filename, tools=roots, policy=policy, modules=self.listing,
+            keep=bool(start["keep"]),
+        )  # fmt: skip
+
+    def _restore(self, start: dict[str, Any]) -> None:
+        """Bring back what an earlier program left; its names come after the tools', as in a session."""
+        left = start["variables"]
+        if not left:
+            return
+        self.globals.update({name: Decoder(record=Record).decode(data) for name, data in left["data"].items()})
+        self.definitions = dict(left["definitions"])
+        self.hub.closed = True
+        try:
+            lost = keeping.restore(self.definitions, self._define)
+        finally:
+            self.hub.closed = False
+        for name, reason in lost.items():
+            self.definitions.pop(name, None)
+            print(f"The variable {name} of an earlier program could not be restored: {reason}", file=sys.stderr)
+
+    def _define(self, text: str) -> None:
+        policy = None if self.unrestricted else Policy(self.listing, self.policy_names)
+        compiled = compile_program(
+            text, filename=f"{FILENAME} kept", tools=set(), policy=policy, modules=self.listing
+        )  # fmt: skip
+        exec(compiled.code, self.globals)
+        main = self.globals.pop(MAIN)
+        if compiled.is_async:
+            raise RuntimeError("its definition awaits something")
+        main()
+        self.globals.pop(VALUE, None)
+
+    def _keep(self, start: dict[str, Any]) -> None:
+        """Tell the host what the next program is to find."""
+        if start["keep"]:
+            hidden = {name for name, thing in self.exposed.items() if self.globals.get(name) is thing}
+            kept = keeping.keep(self.globals, self.definitions, hidden, start["keep"])
+            self.link.send(wire.Kept(self.link.encode(kept)))
 
     def _expose(self, start: dict[str, Any]) -> None:
         """Bind the tools and the inputs; what the program assigned before keeps its place in a session."""
