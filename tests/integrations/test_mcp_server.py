@@ -518,6 +518,17 @@ async def test_toolchord_takes_tools_from_toolchord(traces: Path) -> None:
         assert result.value == '["wiped x", 3]', result.for_model()
 
 
+async def test_the_tools_of_other_servers_are_served_on(traces: Path) -> None:
+    parameters = StdioServerParameters(
+        command=COMMAND[0], args=[*COMMAND[1:], "--tools", "mcp_gateway:registry"], env=environment(traces), cwd=HERE
+    )
+    async with stdio_client(parameters) as streams, session_over(streams, None) as session:
+        assert text_of(await run(session, "return (await rows(value={'rows': [1, 2]})).rows")) == "[1, 2]"
+        failed = await run(session, "await die()")
+        assert "ServerLost (line 1): die: the connection ended before the answer came" in text_of(failed)
+        assert text_of(await run(session, "return await answer()")) == '{"looks": "like JSON"}'
+
+
 async def test_several_sources_are_served_together(traces: Path) -> None:
     async with over_stdio(traces, "--tools", "mcp_tools") as session:
         assert text_of(await run(session, "return registered(), add(1, 2)")) == '["registered", 3]'
