@@ -240,7 +240,7 @@ async def test_a_session_that_the_server_forgot_is_made_anew_and_the_call_is_rep
 
 
 async def test_silence_is_a_typed_error_and_the_server_is_told(sandbox: CodeSandbox, web: Web) -> None:
-    async with connect(web.url, timeout=1.0) as connection:
+    async with connect(web.url, timeout=2.0) as connection:
         code = (
             "try:\n    await silent()\nexcept TimeoutError as error:\n    return type(error).__name__, await given_up()"
         )
