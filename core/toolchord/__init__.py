@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from toolchord.approvals import ApprovalRequest, Approvals, Decision, Unclear
 from toolchord.catalogue import Catalogue, Exposed
-from toolchord.durable import DurableJournal, JournalStore, MemoryStore, Unclear
-from toolchord.identity import CallIdentity, current_call
+from toolchord.durable import DurableJournal
+from toolchord.identity import CallIdentity, call_cancelled, current_call
 from toolchord.journal import Journal, RunRecord
 from toolchord.limits import Limits
+from toolchord.policy import Bounds, Policy, allow, ask, deny
 from toolchord.pool import IsolationReport
 from toolchord.prompt import format_tools_for_llm
 from toolchord.registry import (
@@ -18,14 +20,21 @@ from toolchord.registry import (
     reset_registry,
 )
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
+from toolchord.rows import Codec, JournalStore, MemoryStore, SealedStore
 from toolchord.sandbox import CodeSandbox, Session
+from toolchord.sqlite import SQLiteStore
 from toolchord.tools import Tool, ToolCapability, ToolMetadata, ToolSpec, ValidatedTool, open_to, tool_from
 
 __all__ = [
+    "ApprovalRequest",
+    "Approvals",
+    "Bounds",
     "CallIdentity",
     "CallRecord",
     "Catalogue",
     "CodeSandbox",
+    "Codec",
+    "Decision",
     "DurableJournal",
     "ExecutionResult",
     "Exposed",
@@ -35,8 +44,11 @@ __all__ = [
     "Limits",
     "MemoryStore",
     "Output",
+    "Policy",
     "RunError",
     "RunRecord",
+    "SQLiteStore",
+    "SealedStore",
     "Session",
     "Tool",
     "ToolCapability",
@@ -47,8 +59,12 @@ __all__ = [
     "Unclear",
     "Usage",
     "ValidatedTool",
+    "allow",
+    "ask",
+    "call_cancelled",
     "create_registry",
     "current_call",
+    "deny",
     "format_tools_for_llm",
     "get_default_registry",
     "open_to",

@@ -45,6 +45,8 @@ class CallRecord:
         result_bytes: size of the encoded result.
         replayed: answered from the journal; the tool did not run.
         pause: what a paused call waits for.
+        digest: SHA-256 of tool and arguments as the program sent them.
+        held: a dry run held it back; the tool did not run.
     """
 
     id: int
@@ -58,6 +60,8 @@ class CallRecord:
     result_bytes: int = 0
     replayed: bool = False
     pause: errors.CallPaused | None = None
+    digest: str = ""
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,11 @@ class ExecutionResult:
     def pending(self) -> list[CallRecord]:
         """The calls that wait for something outside; the run is continued with a journal of what happened so far."""
         return [call for call in self.calls if call.status == "paused"]
+
+    @property
+    def held(self) -> list[CallRecord]:
+        """The calls that a dry run held back, in the program's order; see `Policy.granting`."""
+        return [call for call in self.calls if call.held]
 
     def raise_for_error(self) -> None:
         """Raise the ProgramError of a failed run; nothing if it is ok."""

@@ -11,14 +11,16 @@ import contextvars
 import hashlib
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from toolchord.callbook import Call, CallBook
 from toolchord.channel import Channel, cause_of_death
 from toolchord.dispatch import Dispatcher
-from toolchord.errors import CallPaused
+from toolchord.errors import CallPaused, LimitExceeded, ReplayDivergence
+from toolchord.gate import Gate
 from toolchord.identity import CallIdentity, current
-from toolchord.journal import Event, Journal, Outcome
+from toolchord.journal import Event, Journal, Outcome, check_same
 from toolchord.limits import Limits
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
 from toolchord_guest import wire
@@ -26,6 +28,11 @@ from toolchord_guest.values import Decoder
 
 _LARGE_ARGUMENTS = 256 << 10
 """Bytes of arguments past which they are not copied for the tool."""
+
+
+async def _nothing() -> None:
+    """Nothing is written ahead for a call that may be repeated."""
+
 
 Watch = Callable[[Output | CallRecord], None]
 """Told of a run while it goes on. What it raises ends the run and is raised to its host."""
@@ -39,6 +46,7 @@ class Run:
         dispatcher: serves its calls.
         journal: what already happened, and where new events go.
         limits: what it may spend.
+        gate: decides which calls may run; all of them if None.
         offline: nothing may be produced: the journal must hold the whole run.
         watch: told of what is printed, and of each call whenever its status changes.
     """
@@ -50,6 +58,7 @@ class Run:
         journal: Journal,
         limits: Limits,
         *,
+        gate: Gate | None = None,
         offline: bool = False,
         watch: Watch | None = None,
     ) -> None:
@@ -58,6 +67,7 @@ class Run:
         self._channel = channel
         self._dispatcher = dispatcher
         self._journal = journal
+        self._gate = gate or Gate(None, journal)
         self._offline = offline
         self._watch = watch
         self._loop = asyncio.get_running_loop()
@@ -163,7 +173,7 @@ class Run:
         if isinstance(error, wire.WireError):
             self.break_off(error)
         elif error is not None:
-            self.crash(error)
+            self._failed(error)
 
     def on_lost(self) -> None:
         """The guest closed its end or died."""
@@ -270,29 +280,41 @@ class Run:
         while (started := self._book.start(self.limits.concurrency)) is not None:
             number, call = started
             call.record.started = self._elapsed()
-            identity = CallIdentity(number, call.prepared.name, call.prepared.digest, call.record.line)
+            identity = self._identity(number, call)
             context = self._context.copy()
             context.run(current.set, identity)
             self._tell(call.record)
             call.task = self._loop.create_task(self._serve(identity, call), context=context)
             call.task.add_done_callback(self._call_ended)
 
+    def _identity(self, number: int, call: Call) -> CallIdentity:
+        prepared = call.prepared
+        identity = CallIdentity(number, prepared.name, prepared.digest, call.record.line, call.occurrence)
+        return replace(identity, key=self._journal.key(identity))
+
     async def _serve(self, identity: CallIdentity, call: Call) -> None:
         number, prepared = identity.number, call.prepared
         produced = False
 
+        async def starting() -> None:
+            if not prepared.repeatable:
+                await self._journal.starting(identity)
+
         async def produce() -> Outcome:
             nonlocal produced
             produced = True
-            served = await self._dispatcher.serve(prepared)
-            return Outcome(number, prepared.digest, served.ok, served.body, served.parts)
+            return await self._dispatcher.serve(prepared, identity, self._gate, starting)
 
         try:
+            if self._journal.began(identity):
+                self._gate.count(identity, prepared.tool, prepared.arguments)
             outcome = await self._journal.call(identity, produce, repeatable=prepared.repeatable)
             call.record.duration = self._elapsed() - call.record.started
             if outcome.digest != prepared.digest:
                 self._diverge_call(number, call)
                 return
+            if not produced:
+                self._count(identity, call, outcome)
             if call.settle(outcome, replayed=not produced):
                 self._tell(call.record)
             if not call.delivered:
@@ -305,16 +327,32 @@ class Run:
                 self._book.paused.add(number)
                 self._tell(call.record)
         finally:
-            self._book.stopped(call)
+            self._book.stopped(number)
             if not self.ended:
                 self._listen()
             self._start_calls()
             if self._book.paused:
                 self._wake()  # it may have been the last one to wait for
 
+    def _count(self, identity: CallIdentity, call: Call, outcome: Outcome) -> None:
+        """A recorded call counts for the policy if it ran."""
+        if outcome.ran:
+            self._gate.count(identity, call.prepared.tool, call.prepared.arguments)
+        else:
+            self._gate.forget(identity)
+
     def _call_ended(self, task: asyncio.Task[None]) -> None:
         """A journal's defect or conflict ends the run; a tool's errors never get here."""
         if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        """What came out of a journal: a limit or a divergence is the run's result, the rest its host's affair."""
+        if isinstance(error, LimitExceeded):
+            self.exceed(error.limit, error.message)
+        elif isinstance(error, ReplayDivergence):
+            self._diverge(error.message)
+        else:
             self.crash(error)
 
     def _wake(self) -> None:
@@ -340,6 +378,8 @@ class Run:
             if not self._produced:
                 if not self._matches(event):
                     return
+                if any(outcome.missing for outcome in event.outcomes):
+                    event = await self._refilled(event)
                 self._started = min(self._started, self._loop.time() - event.now)  # time goes on where it was
             self._wait = None
             self._host_time += self._elapsed() - arrived
@@ -392,10 +432,27 @@ class Run:
                 return self._diverge(f"the record answers call {outcome.call}, which the program {what}")
             if call.prepared.digest != outcome.digest:
                 return self._diverge_call(outcome.call, call)
-            self._book.withdraw(outcome.call)
+            self._count(self._identity(outcome.call, call), call, outcome)
+            self._book.withdraw(outcome.call, keep=outcome.missing)
             if call.settle(outcome, replayed=True):
                 self._tell(call.record)
         return True
+
+    async def _refilled(self, event: Event) -> Event:
+        """The event with the values that were not kept: their tools run again."""
+        if self._offline:
+            raise ReplayDivergence("the record leaves out what a tool gave; it can only be continued", position=0)
+
+        async def again(known: Outcome) -> Outcome:
+            if not known.missing:
+                return known
+            call = self._book.calls[known.call]
+            identity = self._identity(known.call, call)
+            given = await self._dispatcher.serve(call.prepared, identity, Gate(None, self._journal), _nothing)
+            check_same(known, given)
+            return given
+
+        return Event(event.now, list(await asyncio.gather(*map(again, event.outcomes))))
 
     def _diverge_call(self, number: int, call: Call) -> bool:
         return self._diverge(

@@ -12,12 +12,16 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal
 
+import msgspec
+
 from toolchord.catalogue import Catalogue
 from toolchord.channel import Channel
 from toolchord.dispatch import Dispatcher, is_small
 from toolchord.errors import ConfigurationError, SandboxClosed
+from toolchord.gate import Gate
 from toolchord.journal import Journal, RunRecord
 from toolchord.limits import Limits
+from toolchord.policy import Policy
 from toolchord.pool import GuestLimits, Isolation, IsolationReport, Pool
 from toolchord.prompt import describe
 from toolchord.registry import ToolRegistry
@@ -39,6 +43,7 @@ class CodeSandbox:
         tools: what programs may call: a registry, names in `registry`, Tool objects or plain callables. None: all of
             `registry` that is open to the sandbox.
         limits: what one run may spend.
+        policy: which calls may run, for programs whose `execute` names no other; None: all of them.
         isolation: "auto" gives wall two in full or refuses; "process" is a separate process with limits and no
             boundary against hostile code.
         language: "restricted" is wall one; "unrestricted" drops it, to prove that wall two holds alone.
@@ -55,6 +60,7 @@ class CodeSandbox:
         *,
         tools: Tools = None,
         limits: Limits | None = None,
+        policy: Policy | None = None,
         isolation: Isolation = "auto",
         language: Language = "restricted",
     ) -> None:
@@ -69,6 +75,7 @@ class CodeSandbox:
                 f"registry must be a ToolRegistry, not {type(registry).__name__}; pass tools=[...]"
             )
         self.limits = _limits(limits, Limits())
+        self._policy = _policy(policy, None)
         self._registry = registry
         self._tools: Tools = None
         self._tools = self._read_once(tools)
@@ -85,6 +92,9 @@ class CodeSandbox:
         *,
         journal: Journal | None = None,
         watch: Watch | None = None,
+        policy: Policy | None = None,
+        caller: str = "sandbox",
+        dry_run: bool = False,
     ) -> ExecutionResult:
         """Run a program; whatever it does ends in a result.
 
@@ -96,6 +106,11 @@ class CodeSandbox:
             limits: what it may spend, instead of the sandbox's own.
             journal: what already happened, for a run that is continued.
             watch: a function that is told of each `Output`, and of each `CallRecord` whenever its status changes.
+            policy: which calls may run, instead of the sandbox's own. A call that somebody is to be asked about pauses
+                the run; see `ExecutionResult.pending`.
+            caller: who calls, for the rules of the policy.
+            dry_run: hold back the calls of tools that are not READ_ONLY: the program gets a stand-in of the declared
+                shape, or None, and `ExecutionResult.held` says what would have run. What the policy denies is denied.
 
         Raises:
             ConfigurationError: arguments that make no sense.
@@ -104,9 +119,12 @@ class CodeSandbox:
             SandboxClosed: the sandbox was closed.
         """
         chosen = _limits(limits, self.limits)
+        if dry_run and journal is not None and journal.lasts:
+            raise ConfigurationError("a dry run leaves no journal; run it without, then for real with one")
         prepared = await self._prepare(code, tools, inputs, chosen, journal or Journal())
         if isinstance(prepared, RunError):
             return ExecutionResult(error=prepared)
+        prepared.gate = Gate(_policy(policy, self._policy), prepared.journal, caller=caller, dry_run=dry_run)
         async with self._guest(chosen) as channel:
             return await prepared.run(channel, chosen, watch)
 
@@ -119,11 +137,26 @@ class CodeSandbox:
         *,
         journal: Journal | None = None,
         watch: Watch | None = None,
+        policy: Policy | None = None,
+        caller: str = "sandbox",
+        dry_run: bool = False,
     ) -> ExecutionResult:
         """`execute` for code that is not asynchronous; works inside a running event loop too (and blocks it)."""
 
         def run() -> ExecutionResult:
-            return asyncio.run(self.execute(code, tools, inputs, limits, journal=journal, watch=watch))
+            return asyncio.run(
+                self.execute(
+                    code,
+                    tools,
+                    inputs,
+                    limits,
+                    journal=journal,
+                    watch=watch,
+                    policy=policy,
+                    caller=caller,
+                    dry_run=dry_run,
+                )
+            )
 
         try:
             asyncio.get_running_loop()
@@ -143,6 +176,7 @@ class CodeSandbox:
             raise ConfigurationError(f'the record was made with language="{record.language}"; use such a sandbox')
         chosen = _limits(limits, self.limits)
         journal = Journal(record.events, seed=record.seed, epoch=record.epoch)
+        record = msgspec.structs.replace(record)
         async with self._guest(chosen) as channel:
             return await _Prepared(self._catalogue(None), journal, record, offline=True).run(channel, chosen)
 
@@ -248,6 +282,7 @@ class Session:
         prepared = await sandbox._prepare(code, self._tools if tools is None else tools, inputs, chosen, Journal())
         if isinstance(prepared, RunError):
             return ExecutionResult(error=prepared)
+        prepared.gate = Gate(sandbox._policy, prepared.journal)
         async with self._turn:
             if self._channel is None:
                 self._channel = await sandbox._open(GuestLimits(chosen.memory, None))
@@ -283,13 +318,14 @@ class _Prepared:
 
     def __init__(self, catalogue: Catalogue, journal: Journal, record: RunRecord, *, offline: bool = False) -> None:
         self._catalogue = catalogue
-        self._journal = journal
+        self.journal = journal
+        self.gate = Gate(None, journal)
         self._record = record
         self._offline = offline
 
     async def run(self, channel: Channel, limits: Limits, watch: Watch | None = None) -> ExecutionResult:
         record = self._record
-        if (reason := await self._journal.begin(record)) is not None:
+        if (reason := await self.journal.begin(record)) is not None:
             return ExecutionResult(error=RunError("ReplayDivergence", reason, kind="divergence", position=0))
         start = {
             "code": record.code,
@@ -303,11 +339,11 @@ class _Prepared:
         body = Encoder(parts.append).encode(start)
         dispatcher = Dispatcher(self._catalogue, _helpers(self._catalogue), limits.concurrency)
         try:
-            run = Run(channel, dispatcher, self._journal, limits, offline=self._offline, watch=watch)
+            run = Run(channel, dispatcher, self.journal, limits, gate=self.gate, offline=self._offline, watch=watch)
             result = await run.go(wire.Start(body), parts)
         finally:
             dispatcher.close()
-        record.events = self._journal.events
+        self.journal.write_to(record)
         result.record = record
         return result
 
@@ -378,6 +414,12 @@ def _limits(limits: Limits | None, default: Limits) -> Limits:
     if not isinstance(limits, Limits):
         raise ConfigurationError(f"limits must be Limits, not {type(limits).__name__}; write Limits(wall_time=5.0)")
     return limits
+
+
+def _policy(policy: Policy | None, default: Policy | None) -> Policy | None:
+    if policy is not None and not isinstance(policy, Policy):
+        raise ConfigurationError(f"policy must be a Policy, not {type(policy).__name__}; write Policy(ask('pay'))")
+    return default if policy is None else policy
 
 
 def _kernel_limits(limits: Limits) -> GuestLimits:
