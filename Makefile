@@ -6,13 +6,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 # Extras that the tests and the demo exercise.
-EXTRAS := anthropic,langchain,openai,telemetry,terminal
+EXTRAS := anthropic,langchain,openai,postgres,telemetry,terminal
 # Two packages that are read for their files only (flight records; a tokenizer's vocabulary). They live outside
 # the environment and without their dependencies, which nothing here imports.
 DATA   := .demo/packages
 JOBS   ?= 2
 
-.PHONY: help venv demo test check format bench docs clean
+.PHONY: help venv demo test campaign check format bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -36,6 +36,9 @@ demo: $(STAMP) $(DATA)/.stamp ## questions about 336,776 flights: one call a tur
 
 test: $(STAMP) $(DATA)/.stamp ## run all tests (about 20 minutes at most, on two cores)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+campaign: $(STAMP) ## kill 500 runs at random points, resume them, and count what happened (about 40 minutes)
+	$(BIN)/python -m tests.core.campaign $(ARGS)
 
 check: $(STAMP) ## formatting, lint, types
 	$(BIN)/ruff format --check .
