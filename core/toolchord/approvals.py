@@ -109,12 +109,14 @@ class Unclear(msgspec.Struct, frozen=True, kw_only=True, tag="unclear"):
     Attributes:
         number, tool, line: which call.
         id: what an answer names: this call in the attempt that was cut off.
+        key: the call's idempotency key, by which the other side may know it.
     """
 
     number: int
     tool: str
     line: int
     id: str
+    key: str = ""
     expires: float | None = None
 
     def __str__(self) -> str:

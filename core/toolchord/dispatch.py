@@ -61,6 +61,7 @@ class Prepared:
         arguments: by parameter name, not yet validated.
         digest: of name and arguments as the program sent them, so that a record can be checked without the tools.
         large: nobody but the tool keeps the arguments.
+        own: it is a helper of the sandbox's own, such as search_tools, which no policy is about.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Prepared:
     digest: str
     problem: ToolCallError | None = None
     large: bool = False
+    own: bool = False
 
     @property
     def repeatable(self) -> bool:
@@ -112,7 +114,7 @@ class Dispatcher:
             arguments = tool.bind(args, kwargs)
         except InvalidArguments as error:
             return Prepared(tool.full_name, tool, _named(args, kwargs), made, error)
-        return Prepared(tool.full_name, tool, arguments, made, large=large)
+        return Prepared(tool.full_name, tool, arguments, made, large=large, own=exposed is None)
 
     async def serve(self, call: Prepared, identity: CallIdentity, gate: Gate, starting: Starting) -> Outcome:
         """Run a prepared call to its end; only a cancellation, a pause and a journal's trouble get out.
@@ -132,10 +134,12 @@ class Dispatcher:
             # The record keeps what the program sent, whatever the tool does to it; of a large call it keeps nothing.
             arguments = call.arguments if call.large else {name: _copied(v) for name, v in call.arguments.items()}
             checked = call.tool.validate(arguments)
-            admitted = await _journals(gate.admit(identity, call.tool, call.arguments, checked))
-            if isinstance(admitted, Outcome):
-                return admitted
-            value = await self._laned(call.tool, admitted, identity, begun)
+            if not call.own:
+                admitted = await _journals(gate.admit(identity, call.tool, call.arguments, checked))
+                if isinstance(admitted, Outcome):
+                    return admitted
+                checked = admitted
+            value = await self._laned(call.tool, checked, identity, begun)
             return await self._encode(value, identity, call.tool.metadata.replay)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()

@@ -23,7 +23,7 @@ import msgspec
 from toolchord.approvals import ApprovalRequest, Decision, Request, Unclear
 from toolchord.errors import CallPaused, JournalConflict, JournalUnreadable
 from toolchord.identity import CallIdentity
-from toolchord.journal import FORMAT, Answers, Event, Journal, Outcome, RunRecord, check_same, cleared
+from toolchord.journal import FORMAT, Answers, Event, Journal, Outcome, RunRecord, check_same, cleared, unclear
 from toolchord.rows import JournalStore, MemoryStore, Rows, latest_attempt, unpacked
 
 __all__ = ["DurableJournal", "JournalStore", "MemoryStore", "Unclear"]
@@ -156,8 +156,7 @@ class DurableJournal(Journal):
             return known
         outcome = None
         if number in self._begun and not repeatable:
-            request_id = f"{number}:{call.digest}:{self._begun[number]}"
-            outcome = await self.clear(call, Unclear(number=number, tool=call.tool, line=call.line, id=request_id))
+            outcome = await self.clear(call, unclear(call, self._begun[number]))
         elif known is None:
             outcome = await self.recall(call, repeatable)
         if outcome is None:
@@ -223,7 +222,10 @@ class DurableJournal(Journal):
 
 async def _claim(rows: Rows) -> tuple[int, dict[str, bytes]]:
     """Begin an attempt, so that no earlier one writes any more; its number, and what was written until then."""
-    attempt = latest_attempt(await rows.load()) + 1
+    stored = await rows.load()
+    if "header" in stored:
+        unpacked(rows.run, stored["header"], _Header)  # who can't read a run must not write into it
+    attempt = latest_attempt(stored) + 1
     if not await rows.put(f"attempt/{attempt}", uuid.uuid4().bytes, fence=attempt):
         raise JournalConflict(rows.run, attempt)
     return attempt, await rows.load()

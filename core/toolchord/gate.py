@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from toolchord.approvals import ApprovalRequest, Decision
 from toolchord.errors import CallPaused, InvalidArguments
@@ -13,6 +13,17 @@ from toolchord.journal import Journal, Outcome, refusal, request_id
 from toolchord.policy import Judge, Policy, Rule
 from toolchord.tools import Tool, ToolCapability
 from toolchord_guest.values import Encoder
+
+
+class Made(Protocol):
+    """What the gate looks at of a call that was made: `dispatch.Prepared`."""
+
+    @property
+    def tool(self) -> Tool | None: ...
+    @property
+    def arguments(self) -> dict[str, Any]: ...
+    @property
+    def own(self) -> bool: ...
 
 
 class Gate:
@@ -36,9 +47,10 @@ class Gate:
                 if decision.within is not None:
                     self._judge.grant_line(request.tool, request.line, decision.within)
 
-    def count(self, call: CallIdentity, tool: Tool | None, arguments: Mapping[str, Any]) -> None:
+    def count(self, call: CallIdentity, made: Made) -> None:
         """A call has run, or may have: it counts, whatever the policy would say today."""
-        if self._judge is None or tool is None:
+        tool, arguments = made.tool, made.arguments
+        if self._judge is None or tool is None or made.own:
             return
         decision = self._journal.decision_about(call)
         try:
@@ -47,7 +59,7 @@ class Gate:
             checked = tool.validate(dict(arguments))
         except InvalidArguments:
             return
-        self._judge.judge(call, tool, checked, decided=decision is not None)
+        self._judge.judge(call, tool, _whole(tool, checked), decided=decision is not None)
 
     def forget(self, call: CallIdentity) -> None:
         """A call did not run after all."""
@@ -71,7 +83,7 @@ class Gate:
         """
         if self._judge is not None:
             verdict, why, rule = self._judge.judge(
-                call, tool, arguments, decided=self._journal.decision_about(call) is not None
+                call, tool, _whole(tool, arguments), decided=self._journal.decision_about(call) is not None
             )
             if verdict == "deny":
                 return self._refused(call, why)
@@ -98,7 +110,7 @@ class Gate:
         if decision.kind == "edit":
             edited = tool.validate(tool.bind((), decision.value))
             assert self._judge is not None
-            verdict, why, _ = self._judge.judge(call, tool, edited, decided=True)
+            verdict, why, _ = self._judge.judge(call, tool, _whole(tool, edited), decided=True)
             return self._refused(call, f"as edited: {why}") if verdict == "deny" else edited
         if decision.kind == "respond":
             self.forget(call)
@@ -108,6 +120,13 @@ class Gate:
     def _refused(self, call: CallIdentity, why: str) -> Outcome:
         self.forget(call)
         return refusal(call, why)
+
+
+def _whole(tool: Tool, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments with the declared defaults of those that were left out, for rules to look at."""
+    properties = (tool.metadata.argument_schema or {}).get("properties", {})
+    defaults = {name: sub["default"] for name, sub in properties.items() if isinstance(sub, dict) and "default" in sub}
+    return {**defaults, **arguments}
 
 
 def _request(call: CallIdentity, tool: Tool, sent: dict[str, Any], why: str, rule: Rule | None) -> ApprovalRequest:

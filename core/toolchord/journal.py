@@ -270,8 +270,7 @@ class Journal:
             return None
         known = self.earlier[key]
         if known is None:
-            request = Unclear(number=call.number, tool=call.tool, line=call.line, id=f"{call.number}:{call.digest}:0")
-            return None if repeatable else await self.clear(call, request)
+            return None if repeatable else await self.clear(call, unclear(call, 0))
         if known.missing or not known.ran or (repeatable and not known.ok):
             return None
         return msgspec.structs.replace(known, call=call.number)
@@ -313,10 +312,12 @@ class Journal:
 
     async def decide(self, request: Request) -> Decision | None:
         """What was answered to a request, which is kept if it is new; None if nobody has answered yet."""
-        asked = self.asked.setdefault(request.id, request)
-        if asked.id not in self.decisions and _has_expired(asked):
+        asked = self.asked.get(request.id)
+        if asked is None:
+            self.asked[request.id] = request
+        elif asked.id not in self.decisions and _has_expired(asked):
             self.decisions[asked.id] = expiry()
-        return self.decisions.get(asked.id)
+        return self.decisions.get(request.id)
 
     def asked_about(self, call: CallIdentity) -> Request | None:
         """What a policy asked about a call."""
@@ -342,6 +343,12 @@ def check_same(known: Outcome | None, again: Outcome) -> None:
 def request_id(call: CallIdentity) -> str:
     """The id of a policy's request about a call: it fits this call, tool and arguments only."""
     return f"{call.number}:{call.digest}"
+
+
+def unclear(call: CallIdentity, attempt: int) -> Unclear:
+    """The request about a call that was cut off in an attempt."""
+    name = f"{request_id(call)}:{attempt}"
+    return Unclear(number=call.number, tool=call.tool, line=call.line, id=name, key=call.key)
 
 
 def cleared(call: CallIdentity, decision: Decision) -> Outcome | None:

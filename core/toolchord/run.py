@@ -307,7 +307,7 @@ class Run:
 
         try:
             if self._journal.began(identity):
-                self._gate.count(identity, prepared.tool, prepared.arguments)
+                self._gate.count(identity, prepared)
             outcome = await self._journal.call(identity, produce, repeatable=prepared.repeatable)
             call.record.duration = self._elapsed() - call.record.started
             if outcome.digest != prepared.digest:
@@ -337,7 +337,7 @@ class Run:
     def _count(self, identity: CallIdentity, call: Call, outcome: Outcome) -> None:
         """A recorded call counts for the policy if it ran."""
         if outcome.ran:
-            self._gate.count(identity, call.prepared.tool, call.prepared.arguments)
+            self._gate.count(identity, call.prepared)
         else:
             self._gate.forget(identity)
 

@@ -245,6 +245,6 @@ async def test_a_sealed_run_shows_nothing_and_takes_no_other_key(tmp_path: Path)
         await inner.put("r", "call/7", rows["call/1"])
         with pytest.raises(JournalUnreadable, match="call/7"):
             await store.load("r")
-    content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    content = b"".join(file.read_bytes() for file in sorted(tmp_path.iterdir()))  # noqa: ASYNC240
     assert b"secret" not in content
     assert len(content) > 4096
