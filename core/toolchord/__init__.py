@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toolchord.approvals import ApprovalRequest, Approvals, Decision, Unclear
 from toolchord.catalogue import Catalogue, Exposed
+from toolchord.compensation import compensate
 from toolchord.durable import DurableJournal
 from toolchord.identity import CallIdentity, call_cancelled, current_call
 from toolchord.journal import Journal, RunRecord
@@ -62,6 +63,7 @@ __all__ = [
     "allow",
     "ask",
     "call_cancelled",
+    "compensate",
     "create_registry",
     "current_call",
     "deny",

@@ -174,18 +174,9 @@ class Dispatcher:
             leave = _Once(lane.leave)
             try:
                 await lane.pace()
-                lane.check()
-                await begun()
-                value = await self._run(tool, arguments, identity, leave)
-            except asyncio.CancelledError:
-                lane.release()
-                raise
-            except Exception as error:
-                lane.note(error)
-                raise
-            else:
-                lane.note(None)
-                return value
+                with lane.checked():
+                    await begun()
+                    return await self._run(tool, arguments, identity, leave)
             finally:
                 leave.unless_kept()
 

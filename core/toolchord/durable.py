@@ -189,6 +189,10 @@ class DurableJournal(Journal):
         self._begun[call.number] = self.attempt
         self._given[call.digest, call.occurrence] = None
 
+    async def undoing(self, number: int) -> bool:
+        """See `Journal.undoing`."""
+        return await self._rows.put(f"undo/{number}", b"", fence=self.attempt)
+
     async def clear(self, call: CallIdentity, request: Unclear) -> Outcome | None:
         """See `Journal.clear`."""
         if self._unclear is None:

@@ -178,6 +178,7 @@ class Journal:
         self.decisions: dict[str, Decision] = {}
         self.earlier: Answers = {}
         self._given: Answers = {}
+        self._undone: set[int] = set()
 
     @classmethod
     def continuing(cls, record: RunRecord) -> Journal:
@@ -281,6 +282,12 @@ class Journal:
         if decision is None:
             raise CallPaused(request)
         return cleared(call, decision)
+
+    async def undoing(self, number: int) -> bool:
+        """A call is about to be undone; whether nobody has begun to undo it before."""
+        first = number not in self._undone
+        self._undone.add(number)
+        return first
 
     # events
 

@@ -7,11 +7,12 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from toolchord.errors import CircuitOpen
-from toolchord.tools import Retry, Tool
+from toolchord.tools import Breaker, Retry, Tool
 
 T = TypeVar("T")
 
@@ -35,9 +36,22 @@ def is_passing(error: BaseException) -> bool:
 
 
 class Lane:
-    """What calls of one tool share. Its methods may be called from any thread."""
+    """What calls of one tool share. Its methods may be called from any thread.
 
-    def __init__(self, tool: Tool) -> None:
+    Args:
+        tool: the tool.
+        clock, sleep: the time, in seconds, and how to let it pass.
+    """
+
+    def __init__(
+        self,
+        tool: Tool,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
         metadata = tool.metadata
         self._name = tool.full_name
         self._free = metadata.concurrency_limit
@@ -90,43 +104,50 @@ class Lane:
         if self._rate is None:
             return
         with self._lock:
-            now = time.monotonic()
+            now = self._clock()
             full = len(self._starts) == self._rate.requests
             start = max(now, self._starts[0] + self._rate.period) if full else now
             self._starts.append(start)
-        await asyncio.sleep(start - now)
+        await self._sleep(start - now)
 
-    def check(self) -> None:
-        """Raise CircuitOpen if the tool rests; after its rest, one call is let through."""
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """One call's stay with the tool, which tells how well the tool is.
+
+        Raises:
+            CircuitOpen: the tool rests. After its rest, one call is let through.
+        """
         if self._breaker is None:
+            yield
             return
+        self._check(self._breaker)
+        try:
+            yield
+        except BaseException as error:
+            self._note(error)
+            raise
+        self._note(None)
+
+    def _check(self, breaker: Breaker) -> None:
         with self._lock:
-            if self._failures < self._breaker.failures:
+            if self._failures < breaker.failures:
                 return
-            left = self._opened + self._breaker.rest - time.monotonic()
+            left = self._opened + breaker.rest - self._clock()
             if left > 0 or self._trying:
-                message = (
-                    f"{self._name} failed {self._failures} times in a row and rests; try again in {max(left, 1):.0f} s"
+                seconds = f"try again in {max(left, 1):.0f} s"
+                raise CircuitOpen(
+                    f"{self._name} failed {self._failures} times in a row and rests; {seconds}", tool=self._name
                 )
-                raise CircuitOpen(message, tool=self._name)
             self._trying = True
 
-    def note(self, error: BaseException | None) -> None:
-        """A call ended; what is no passing failure says that the tool itself is well."""
-        if self._breaker is None:
-            return
+    def _note(self, error: BaseException | None) -> None:
         with self._lock:
             self._trying = False
-            if error is None or not is_passing(error):
-                self._failures = 0
-            else:
+            if error is not None and is_passing(error):
                 self._failures += 1
-                self._opened = time.monotonic()
-
-    def release(self) -> None:
-        """A call was cancelled: it says nothing about the tool."""
-        with self._lock:
-            self._trying = False
+                self._opened = self._clock()
+            elif error is None or isinstance(error, Exception):
+                self._failures = 0  # the tool itself is well; a cancellation says nothing about it
 
 
 def _give(turn: asyncio.Future[None]) -> None:

@@ -311,10 +311,7 @@ async def test_a_cap_holds_over_a_loop_and_a_gather(bank: Bank) -> None:
     value = (await execute(bank, code, policy)).value
     assert [isinstance(one, dict) for one in value] == [True] * 5 + [False] * 3
     assert value[5] == "CallDenied: default.pay was refused: 5 of 5 calls were made"
-    code = (
-        TRY
-        + "made = [pay('a', 12), pay('b', 1), pay('b', 0.5), pay('c', 0)]\nreturn [await tried(one) for one in made]"
-    )
+    code = TRY + "return [await tried(pay(*p)) for p in [('a', 12), ('b', 1), ('b', 0.5), ('c', 0)]]"
     value = (await execute(bank, code, policy)).value
     assert value[1] == "CallDenied: default.pay was refused: the sum of 'amount' would be 13, more than 12.5"
     assert value[2] == {"to": "b", "amount": 0.5}
