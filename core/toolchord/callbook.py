@@ -103,15 +103,17 @@ class CallBook:
         """Whether no call runs or could start."""
         return not self.running and not self._queue
 
-    def add(self, prepared: Prepared, line: int, size: int, now: float) -> None:
+    def add(self, prepared: Prepared, line: int, size: int, now: float) -> Call:
         """A call was made; `size` is that of its encoded arguments in bytes."""
         number = len(self.calls) + 1
         kept = prepared.arguments if size <= _KEPT_ARGUMENTS else {"...": f"{size:,} bytes of arguments"}
         record = CallRecord(number, prepared.name, kept, line, now, digest=prepared.digest)
         self._occurrences[prepared.digest] += 1
-        self.calls[number] = Call(prepared, record, size, self._occurrences[prepared.digest], self._line(prepared))
+        call = Call(prepared, record, size, self._occurrences[prepared.digest], self._line(prepared))
+        self.calls[number] = call
         self._unserved += size
         self._step_up(number)
+        return call
 
     def _line(self, prepared: Prepared) -> Line | None:
         """The line that a call stands in: that of its ordering class, else that of a tool with few places."""

@@ -47,6 +47,11 @@ class Gate:
                 if decision.within is not None:
                     self._judge.grant_line(request.tool, request.line, decision.within)
 
+    @property
+    def counts(self) -> bool:
+        """Whether there is a policy, which may look at all calls together."""
+        return self._judge is not None
+
     def count(self, call: CallIdentity, made: Made) -> None:
         """A call has run, or may have: it counts, whatever the policy would say today."""
         tool, arguments = made.tool, made.arguments

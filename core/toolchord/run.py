@@ -240,7 +240,9 @@ class Run:
         self._made.update(b"%d %s %s" % (len(frame.tool), frame.tool.encode(), frame.body))
         made, self._made = self._made.hexdigest(), hashlib.sha256()
         prepared = self._dispatcher.prepare(frame.tool, args, kwargs, made, large=size > _LARGE_ARGUMENTS)
-        self._book.add(prepared, frame.line, size, self._elapsed())
+        call = self._book.add(prepared, frame.line, size, self._elapsed())
+        if self._gate.counts and self._journal.began(identity := self._identity(number, call)):
+            self._gate.count(identity, prepared)  # even if the program has cancelled it since
         self._listen()
         self._start_calls()
 
@@ -306,8 +308,6 @@ class Run:
             return await self._dispatcher.serve(prepared, identity, self._gate, starting)
 
         try:
-            if self._journal.began(identity):
-                self._gate.count(identity, prepared)
             outcome = await self._journal.call(identity, produce, repeatable=prepared.repeatable)
             call.record.duration = self._elapsed() - call.record.started
             if outcome.digest != prepared.digest:

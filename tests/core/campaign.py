@@ -245,12 +245,8 @@ class Writer:
                 ]
             case "caught":
                 self._k += 1
-                return [
-                    "try:",
-                    f"    await refuse({self._k})",
-                    "except ValueError as error:",
-                    "    out.append(str(error))",
-                ]
+                said = "    out.append(str(error).split(': ')[-1])"  # a person who rejects says it in other words
+                return ["try:", f"    await refuse({self._k})", "except (ValueError, PermissionError) as error:", said]
             case "completed":
                 calls = ", ".join(self._call() for _ in range(3))
                 return [
@@ -344,6 +340,7 @@ def attempt(where: str, run: str, code: str, ledger: str, seed: int, ticks: int 
         said = {"crash": repr(error)}
     else:
         said = {"paused": bool(result.pending), "value": repr(result.value), "error": str(result.error or "")}
+        said["error"] += result.error.traceback if result.error else ""
         said["calls"] = sorted(
             f"{call.tool.removeprefix('default.')} {call.arguments.get('k')}" for call in result.calls
         )
