@@ -29,7 +29,7 @@ from toolchord.errors import (
 )
 from toolchord.gate import Gate
 from toolchord.identity import CallIdentity, current
-from toolchord.journal import Outcome, RecordedPart, Replay
+from toolchord.journal import Journal, Outcome, RecordedPart, Replay, check_same
 from toolchord.lanes import is_passing, lane_of, retried
 from toolchord.redact import redact
 from toolchord.tools import Tool
@@ -155,6 +155,22 @@ class Dispatcher:
         replay = "record" if call.tool is None else call.tool.metadata.replay
         number, digest, occurrence = identity.number, identity.digest, identity.occurrence
         return Outcome(number, digest, False, failed, occurrence=occurrence, ran=begun.yes, replay=replay)
+
+    async def again(self, call: Prepared, identity: CallIdentity, known: Outcome) -> Outcome:
+        """A recorded outcome; if its value was not kept, the tool runs again, and must give the same where it is to.
+
+        Raises:
+            ReplayDivergence: it gave something else.
+        """
+        if not known.missing:
+            return known
+
+        async def nothing() -> None:
+            """Nothing is written ahead for a call that may be repeated."""
+
+        given = await self.serve(call, identity, Gate(None, Journal()), nothing)
+        check_same(known, given)
+        return given
 
     async def _explain(self, name: str) -> str:
         """Why there is no such tool; looking for what is near takes time, so in a thread and for few names."""

@@ -20,7 +20,7 @@ from toolchord.dispatch import Dispatcher
 from toolchord.errors import CallPaused, LimitExceeded, ReplayDivergence
 from toolchord.gate import Gate
 from toolchord.identity import CallIdentity, current
-from toolchord.journal import Event, Journal, Outcome, check_same
+from toolchord.journal import Event, Journal, Outcome
 from toolchord.limits import Limits
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
 from toolchord_guest import wire
@@ -28,10 +28,6 @@ from toolchord_guest.values import Decoder
 
 _LARGE_ARGUMENTS = 256 << 10
 """Bytes of arguments past which they are not copied for the tool."""
-
-
-async def _nothing() -> None:
-    """Nothing is written ahead for a call that may be repeated."""
 
 
 Watch = Callable[[Output | CallRecord], None]
@@ -101,7 +97,7 @@ class Run:
         wall = self._loop.call_later(self.limits.wall_time, self._wall_time_over)
         self._cpu_timer = self._loop.call_later(self.limits.cpu_time, self._watch_cpu)
         driver = self._loop.create_task(self._drive(start, parts))
-        driver.add_done_callback(self._driver_ended)
+        driver.add_done_callback(self._task_ended)
         try:
             if self._channel.lost:
                 self.on_lost()
@@ -168,12 +164,18 @@ class Run:
         else:
             self._cpu_timer = self._loop.call_later(max(left, 0.01), self._watch_cpu)
 
-    def _driver_ended(self, driver: asyncio.Task[None]) -> None:
-        error = None if driver.cancelled() else driver.exception()
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """What the driver or a call's journal raised; a tool's errors never get here."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
         if isinstance(error, wire.WireError):
             self.break_off(error)
-        elif error is not None:
-            self._failed(error)
+        elif isinstance(error, LimitExceeded):
+            self.exceed(error.limit, error.message)
+        elif isinstance(error, ReplayDivergence):
+            self._diverge(error.message)
+        else:
+            self.crash(error)
 
     def on_lost(self) -> None:
         """The guest closed its end or died."""
@@ -287,12 +289,11 @@ class Run:
             context.run(current.set, identity)
             self._tell(call.record)
             call.task = self._loop.create_task(self._serve(identity, call), context=context)
-            call.task.add_done_callback(self._call_ended)
+            call.task.add_done_callback(self._task_ended)
 
     def _identity(self, number: int, call: Call) -> CallIdentity:
-        prepared = call.prepared
-        identity = CallIdentity(number, prepared.name, prepared.digest, call.record.line, call.occurrence)
-        return replace(identity, key=self._journal.key(identity))
+        made = CallIdentity(number, call.prepared.name, call.prepared.digest, call.record.line, call.occurrence)
+        return replace(made, key=self._journal.key(made))
 
     async def _serve(self, identity: CallIdentity, call: Call) -> None:
         number, prepared = identity.number, call.prepared
@@ -340,20 +341,6 @@ class Run:
             self._gate.count(identity, call.prepared)
         else:
             self._gate.forget(identity)
-
-    def _call_ended(self, task: asyncio.Task[None]) -> None:
-        """A journal's defect or conflict ends the run; a tool's errors never get here."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error)
-
-    def _failed(self, error: BaseException) -> None:
-        """What came out of a journal: a limit or a divergence is the run's result, the rest its host's affair."""
-        if isinstance(error, LimitExceeded):
-            self.exceed(error.limit, error.message)
-        elif isinstance(error, ReplayDivergence):
-            self._diverge(error.message)
-        else:
-            self.crash(error)
 
     def _wake(self) -> None:
         if not self._woken.done():
@@ -443,16 +430,12 @@ class Run:
         if self._offline:
             raise ReplayDivergence("the record leaves out what a tool gave; it can only be continued", position=0)
 
-        async def again(known: Outcome) -> Outcome:
-            if not known.missing:
-                return known
-            call = self._book.calls[known.call]
-            identity = self._identity(known.call, call)
-            given = await self._dispatcher.serve(call.prepared, identity, Gate(None, self._journal), _nothing)
-            check_same(known, given)
-            return given
-
-        return Event(event.now, list(await asyncio.gather(*map(again, event.outcomes))))
+        calls = self._book.calls
+        again = (
+            self._dispatcher.again(calls[one.call].prepared, self._identity(one.call, calls[one.call]), one)
+            for one in event.outcomes
+        )
+        return Event(event.now, list(await asyncio.gather(*again)))
 
     def _diverge_call(self, number: int, call: Call) -> bool:
         return self._diverge(
