@@ -66,10 +66,10 @@ class Gate:
             return
         self._judge.judge(call, tool, _whole(tool, checked), decided=decision is not None)
 
-    def forget(self, call: CallIdentity) -> None:
+    def forget(self, number: int) -> None:
         """A call did not run after all."""
         if self._judge is not None:
-            self._judge.forget(call.number)
+            self._judge.forget(number)
 
     async def admit(
         self, call: CallIdentity, tool: Tool, sent: dict[str, Any], arguments: dict[str, Any]
@@ -118,12 +118,12 @@ class Gate:
             verdict, why, _ = self._judge.judge(call, tool, _whole(tool, edited), decided=True)
             return self._refused(call, f"as edited: {why}") if verdict == "deny" else edited
         if decision.kind == "respond":
-            self.forget(call)
+            self.forget(call.number)
             return Outcome(call.number, call.digest, True, decision.body, occurrence=call.occurrence, ran=False)
         return self._refused(call, decision.message)
 
     def _refused(self, call: CallIdentity, why: str) -> Outcome:
-        self.forget(call)
+        self.forget(call.number)
         return refusal(call, why)
 
 

@@ -315,7 +315,7 @@ class Run:
                 self._diverge_call(number, call)
                 return
             if not produced:
-                self._count(identity, call, outcome)
+                self._count(number, call, outcome)
             if call.settle(outcome, replayed=not produced):
                 self._tell(call.record)
             if not call.delivered:
@@ -335,12 +335,12 @@ class Run:
             if self._book.paused:
                 self._wake()  # it may have been the last one to wait for
 
-    def _count(self, identity: CallIdentity, call: Call, outcome: Outcome) -> None:
+    def _count(self, number: int, call: Call, outcome: Outcome) -> None:
         """A recorded call counts for the policy if it ran."""
-        if outcome.ran:
-            self._gate.count(identity, call.prepared)
+        if self._gate.counts and outcome.ran:
+            self._gate.count(self._identity(number, call), call.prepared)
         else:
-            self._gate.forget(identity)
+            self._gate.forget(number)
 
     def _wake(self) -> None:
         if not self._woken.done():
@@ -419,7 +419,7 @@ class Run:
                 return self._diverge(f"the record answers call {outcome.call}, which the program {what}")
             if call.prepared.digest != outcome.digest:
                 return self._diverge_call(outcome.call, call)
-            self._count(self._identity(outcome.call, call), call, outcome)
+            self._count(outcome.call, call, outcome)
             self._book.withdraw(outcome.call, keep=outcome.missing)
             if call.settle(outcome, replayed=True):
                 self._tell(call.record)

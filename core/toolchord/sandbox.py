@@ -254,7 +254,7 @@ class CodeSandbox:
 class Session:
     """Programs that share their variables, one after another. An async context manager.
 
-    A program that reaches a limit ends its guest: the next one starts anew, and the result says so.
+    A program that reaches a limit, or pauses, ends its guest: the next one starts anew, and the result says so.
     """
 
     def __init__(self, sandbox: CodeSandbox, tools: Tools, limits: Limits) -> None:
@@ -291,7 +291,7 @@ class Session:
             except BaseException:
                 self._drop()
                 raise
-            if result.error is not None and result.error.kind in ("limit", "died", "protocol"):
+            if result.error is not None and result.error.kind in ("limit", "died", "protocol", "paused"):
                 self._drop()
                 result.stderr += "The session's variables are gone; the next program starts anew.\n"
             return result

@@ -298,6 +298,16 @@ async def test_an_expiry_in_a_store_is_final(bank: Bank) -> None:
     assert bank.did == []
 
 
+async def test_a_session_starts_anew_after_a_pause(bank: Bank) -> None:
+    async with CodeSandbox(bank.registry, policy=Policy(ask("pay"))) as sandbox, sandbox.session() as session:
+        paused = await session.execute("x = 5\nreturn await pay('a', 1)")
+        assert len(requests(paused)) == 1
+        assert "variables are gone" in paused.stderr
+        assert (await session.execute("y = 2")).ok
+        assert (await session.execute("return y")).value == 2
+    assert bank.did == []
+
+
 # sets of calls
 
 
