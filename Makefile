@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 # Extras that the tests and the demo exercise.
-EXTRAS := agents,anthropic,cli,langchain,langgraph,mcp,openai,telemetry,terminal
+EXTRAS := agents,anthropic,cli,langchain,langgraph,mcp,openai,postgres,telemetry,terminal
 # Two packages that are read for their files only (flight records; a tokenizer's vocabulary). They live outside
 # the environment and without their dependencies, which nothing here imports.
 DATA   := .demo/packages
@@ -16,7 +16,7 @@ SERVERS := .demo/servers
 NPM     := $(shell command -v npm)
 JOBS   ?= 2
 
-.PHONY: help venv demo test check format bench docs clean
+.PHONY: help venv demo test campaign check format bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -51,6 +51,9 @@ demo: $(STAMP) $(DATA)/.stamp ## questions about 336,776 flights: one call a tur
 
 test: $(STAMP) $(DATA)/.stamp $(SERVERS)/.stamp ## run all tests (about 20 minutes at most, on two cores)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+campaign: $(STAMP) ## kill 500 runs on each store at random points, resume them, count what happened (about an hour)
+	PYTHONPATH=core:integrations:. $(BIN)/python -c 'import sys; from tests.core.campaign import main; sys.exit(main())' $(ARGS)
 
 check: $(STAMP) ## formatting, lint, types
 	$(BIN)/ruff format --check .

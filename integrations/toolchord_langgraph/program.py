@@ -24,22 +24,24 @@ from langgraph.types import Command, interrupt
 from pydantic import Discriminator, ValidationError
 
 from toolchord import (
+    ApprovalRequest,
     CallIdentity,
     Catalogue,
     CodeSandbox,
+    Decision,
     ExecutionResult,
     JournalStore,
     Limits,
     MemoryStore,
-    Unclear,
+    Policy,
     current_call,
 )
 from toolchord.errors import CallPaused
-from toolchord.journal import Outcome
+from toolchord.journal import Outcome, unclear
 from toolchord.results import shorten
 from toolchord_langchain.calls import Capture
-from toolchord_langgraph import private, streaming
-from toolchord_langgraph.approvals import Answered, Approvals, GiveUp, RejectedError, Repeat, Respond
+from toolchord_langgraph import approvals, private, streaming
+from toolchord_langgraph.approvals import Answered, Approvals, GiveUp, Repeat, Respond
 from toolchord_langgraph.journal import TaskJournal
 from toolchord_langgraph.store import CheckpointStore
 
@@ -61,6 +63,7 @@ class Frame:
         catalogue: what it may call.
         run, arun: take an inner call to its tool as the graph takes an ordinary one; the second in async graphs.
         approvals: asked before.
+        policy: the rules for its calls; the sandbox's own if None.
         limits: what it may spend.
         messages_key: where the state keeps its messages.
         max_chars: length of the answer to the model.
@@ -73,6 +76,7 @@ class Frame:
     run: Callable[[ToolCallRequest], Output]
     arun: Callable[[ToolCallRequest], Awaitable[Output]]
     approvals: Approvals
+    policy: Policy | None
     limits: Limits | None
     messages_key: str
     max_chars: int
@@ -92,7 +96,6 @@ class Program:
         self._attempt = ""
         self._kept: dict[int, Kept] = {}
         self._messages: dict[int, ToolMessage] = {}
-        self._answers: dict[int, Any] = {}
 
     async def go(self) -> Output:
         """Run it to its end, or to where it waits for a person.
@@ -120,6 +123,7 @@ class Program:
                 limits=self._limits(),
                 journal=journal,
                 watch=streaming.watcher(self._runtime, self._id),
+                policy=self._frame.policy,
                 variables=streaming.left_in(self._messages_before()) if self._frame.variables else None,
             )
         finally:
@@ -177,10 +181,6 @@ class Program:
         """Run one inner call and give its value; see `toolchord_langchain.inbound.Runner`."""
         call = current_call()
         assert call is not None
-        if call.number in self._answers:
-            if isinstance(answer := self._answers.pop(call.number), RejectedError):
-                raise answer
-            return answer
         kept = self._kept[call.number] = Kept()
         config = private.bridged(get_config(), self._config, kept.writes.extend)
         capture = Captured(tool, config)
@@ -241,13 +241,13 @@ class Program:
                 return
         kept.commands.append(command)
 
-    async def _ask_what_became_of(self, call: CallIdentity) -> None:
+    async def _ask_what_became_of(self, call: CallIdentity) -> Decision | None:
         """A call that acts was cut off: only a person knows whether to repeat it."""
         question = {
             "type": "unclear_call",
             "tool_call_id": self._inner_id(call),
             "name": call.tool.rpartition(".")[2],
-            "description": f"{Unclear(call)}. Find out, then let it run again, or say what it gave.",
+            "description": f"{unclear(call, 0)}. Find out, then let it run again, or say what it gave.",
             "allowed_decisions": ["repeat", "respond", "give_up"],
         }
         # A sub-task of its own: an approval that the call was given before must not be taken for this answer.
@@ -266,9 +266,17 @@ class Program:
             raise CallPaused(pause) from None
         match answer:
             case {"type": "respond", "message": message}:
-                self._answers[call.number] = message
+                return Decision.respond(message)
             case {"type": "give_up", **rest}:
-                self._answers[call.number] = RejectedError(str(rest.get("message") or "the call was given up"))
+                return Decision.reject(str(rest.get("message") or "it was given up"))
+        return None
+
+    def ask(self, call: CallIdentity, reason: object) -> tuple[str, Decision] | None:
+        """See `journal.Host`."""
+        if not isinstance(reason, ApprovalRequest):
+            interrupt({"type": "call_paused", "tool_call_id": self._inner_id(call), "reason": str(reason)})
+            return None
+        return reason.id, approvals.ask_for_policy(reason, self._inner_id(call))
 
     def _inner_id(self, call: CallIdentity) -> str:
         return f"{self._id}:{call.number}"
