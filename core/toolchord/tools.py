@@ -34,6 +34,7 @@ __all__ = [
     "ToolMetadata",
     "ToolSpec",
     "ValidatedTool",
+    "around",
     "is_plain",
     "open_to",
     "tool_from",
@@ -228,6 +229,22 @@ def tool_from(
         _validate=check or parts.validate,
         _run=parts.run,
     )
+
+
+def around(tool: Tool, make: Callable[[Tool], Callable[[dict[str, Any]], Any]]) -> Tool:
+    """The same tool, whose calls are run by what `make` gives for it; for adapters that hold calls back or watch them.
+
+    That function takes the checked arguments. It is asynchronous if the tool is, and runs the call by ``tool.call``.
+    A deferred tool is still imported only when it is needed.
+    """
+    load = tool._load
+    if load is None:
+        return dataclasses.replace(tool, _run=make(tool))
+
+    def loaded() -> Tool:
+        return around(load(), make)
+
+    return dataclasses.replace(tool, _run=lambda arguments: loaded().call(arguments), _load=loaded)
 
 
 def split_name(name: str | None, namespace: str) -> tuple[str | None, str]:

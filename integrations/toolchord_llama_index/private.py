@@ -1,0 +1,96 @@
+"""The private names of LlamaIndex that this adapter needs, checked when it is imported.
+
+Only a step's own state tells which tool call it serves, and only there can a call register more than one event that it
+waits for. Read against llama-index-core 0.14.25 and llama-index-workflows 2.26.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+from llama_index.core.agent.workflow.workflow_events import ToolCall
+from llama_index.core.tools import FunctionTool, function_tool
+from workflows import events
+from workflows.runtime.types import results
+
+from toolchord.errors import ConfigurationError
+
+_NAMES: dict[str, Any] = {
+    "sync_to_async": function_tool,
+    "CollectionReleaseEvent": events,
+    "StepWorkerStateContextVar": results,
+    "WaitingForEvent": results,
+    "AddWaiter": results,
+    "DeleteWaiter": results,
+}
+
+if missing := [name for name, owner in _NAMES.items() if not hasattr(owner, name)]:
+    raise ConfigurationError(
+        f"llama-index-core {version('llama-index-core')} with llama-index-workflows {version('llama-index-workflows')} "
+        f"has no {', '.join(missing)}, without which a program can't wait for a person; use another version "
+        f"(0.14 with workflows 2.26 is known to work), or a newer toolchord"
+    )
+
+WaitingForEvent = results.WaitingForEvent
+
+
+@dataclass(frozen=True)
+class Wait:
+    """An event that a step waits for; with no event type, one that never comes."""
+
+    name: str
+    event: type[events.Event] = events.CollectionReleaseEvent
+
+
+class Step:
+    """The step of a workflow that this code runs in.
+
+    Attributes:
+        tool_id: the id of the tool call that it serves; None if it serves something else.
+        work_item: what it works on, the same for every time that it is started for it, after a restart too.
+    """
+
+    def __init__(self, state: results.StepWorkerContext) -> None:
+        self._state = state
+        self.tool_id = state.event.tool_id if isinstance(state.event, ToolCall) else None
+        self.work_item = f"{state.state.step_name}/{state.state.work_item_id}"
+
+    def waits(self, name: str) -> bool:
+        """Whether it had been waiting under this name when it was started."""
+        return any(waiter.waiter_id == name for waiter in self._state.state.collected_waiters)
+
+    def arrived(self, name: str) -> events.Event | None:
+        """The event that it waited for under this name, if that started it."""
+        waiters = (waiter for waiter in self._state.state.collected_waiters if waiter.waiter_id == name)
+        return next((waiter.resolved_event for waiter in waiters), None)
+
+    def forget(self, name: str) -> None:
+        """Wait for it no more, once the step has given its result."""
+        self._state.returns.return_values.append(results.DeleteWaiter(waiter_id=name))
+
+    def park(self, waits: Iterable[Wait | WaitingForEvent[Any]]) -> NoReturn:
+        """End the step without a result; it is started again when one of the events has come."""
+        adds = [wait.add if isinstance(wait, WaitingForEvent) else _added(wait) for wait in waits]
+        self._state.returns.return_values.extend(adds[:-1])
+        raise WaitingForEvent(adds[-1])
+
+
+def _added(wait: Wait) -> results.AddWaiter[Any]:
+    return results.AddWaiter(waiter_id=wait.name, event_type=wait.event)
+
+
+def current_step() -> Step | None:
+    """The step that this code runs in, None outside of one."""
+    try:
+        return Step(results.StepWorkerStateContextVar.get())
+    except LookupError:
+        return None
+
+
+def has_async_code(tool: FunctionTool) -> bool:
+    """Whether a tool has asynchronous code of its own, and not LlamaIndex's thread around a blocking function."""
+    made = f"{function_tool.sync_to_async.__name__}.<locals>"
+    return not getattr(tool.async_fn, "__qualname__", "").startswith(made)
