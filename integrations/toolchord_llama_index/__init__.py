@@ -1,8 +1,8 @@
 """LlamaIndex's tools in programs, Toolchord's tools in LlamaIndex, and programs in LlamaIndex's agents.
 
 `registry_from` takes tools, tool specs, query engines or retrievers, `tool_from` one of them; `llama_index_tools`
-goes the other way. `CodeOrchestratorToolSpec` gives any agent the one tool that runs a program, `code_act_agent` makes a
-CodeActAgent that has the tools in its programs. Both ask a person where you say so, by LlamaIndex's own events.
+goes the other way. `CodeOrchestratorToolSpec` gives any agent the one tool that runs a program, `code_act_agent` makes
+a CodeActAgent that has the tools in its programs. Both ask a person where you say so, by LlamaIndex's own events.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Owns the questions that a program's calls have for a person, and what the answers do.
 
-A question is an `InputRequiredEvent`, an answer a `HumanResponseEvent`: LlamaIndex's own events with plain data in them,
-so that they cross any transport. Each question bears the digest of its call's tool and arguments, and so does its
+A question is an `InputRequiredEvent`, an answer a `HumanResponseEvent`: LlamaIndex's own events with plain data in
+them, so that they cross any transport. Each question bears the digest of its call's tool and arguments, and so does its
 answer.
 """
 

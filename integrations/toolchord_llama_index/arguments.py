@@ -7,11 +7,12 @@ import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from llama_index.core.tools import BaseTool, FunctionTool
+from llama_index.core.tools import BaseTool, FunctionTool, ToolMetadata
 from llama_index.core.workflow import Context
 from pydantic import BaseModel
 
 from toolchord.errors import RegistrationError
+from toolchord.schema import dereference
 
 
 class Arguments(NamedTuple):
@@ -73,7 +74,12 @@ def _schema_of(tool: BaseTool) -> dict[str, Any]:
             f"the fn_schema of {name!r} is no pydantic model but {model!r:.80}; give it a BaseModel class, or None"
         )
     try:
-        schema = dict(tool.metadata.get_parameters_dict())
+        if model is None or type(tool.metadata).get_parameters_dict is not ToolMetadata.get_parameters_dict:
+            schema = dict(tool.metadata.get_parameters_dict())
+        else:  # LlamaIndex leaves out the fields of a model that holds itself
+            schema = model.model_json_schema()
+            schema = {**dereference(schema, schema), **{key: schema[key] for key in ("$defs",) if key in schema}}
+            schema = {key: value for key, value in schema.items() if key not in ("title", "description")}
     except Exception as error:  # pydantic raises many kinds for types that JSON can't say
         raise RegistrationError(
             f"the arguments of {name!r} have no JSON Schema: {error}; give the tool an fn_schema"
@@ -83,8 +89,8 @@ def _schema_of(tool: BaseTool) -> dict[str, Any]:
         raise RegistrationError(
             f"the arguments of {name!r} are no object but {schema['type']!r}; give the tool an fn_schema with fields"
         )
-    if model is not None and model.model_config.get("extra") == "allow":
-        schema["additionalProperties"] = True
+    if not properties and not (model is not None and model.model_config.get("extra") == "allow"):
+        schema["additionalProperties"] = False
     return schema
 
 

@@ -8,7 +8,15 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypedDict
 
-from llama_index.core.base.llms.types import TextBlock
+from llama_index.core.base.llms.types import (
+    AudioBlock,
+    CitableBlock,
+    CitationBlock,
+    DocumentBlock,
+    ImageBlock,
+    TextBlock,
+    VideoBlock,
+)
 from llama_index.core.base.response.schema import (
     AsyncStreamingResponse,
     PydanticResponse,
@@ -23,6 +31,8 @@ from pydantic import BaseModel
 from toolchord.errors import CallPaused
 from toolchord.tools import is_plain
 from toolchord_llama_index.private import WaitingForEvent, has_async_code
+
+_BLOCKS = (TextBlock, ImageBlock, AudioBlock, CitableBlock, CitationBlock, DocumentBlock, VideoBlock)
 
 surrounding: ContextVar[Context[Any] | None] = ContextVar("toolchord_llama_index_context", default=None)
 """The `Context` of the workflow step around the program."""
@@ -104,9 +114,11 @@ def _data(value: Any) -> Any:
             return "\n".join(one.text for one in value)
         if all(isinstance(one, NodeWithScore | BaseNode) for one in value):
             return [_passage(one) for one in value]
-        return value
+        return [_block(one) if isinstance(one, _BLOCKS) else one for one in value]
     if isinstance(value, TextBlock):
         return value.text
+    if isinstance(value, _BLOCKS):
+        return _block(value)
     if isinstance(value, NodeWithScore | BaseNode):
         return _passage(value)
     if isinstance(value, StreamingResponse):
@@ -117,6 +129,11 @@ def _data(value: Any) -> Any:
             response=said, source_nodes=[_passage(node) for node in value.source_nodes], metadata=value.metadata
         )
     return value
+
+
+def _block(block: BaseModel) -> dict[str, Any]:
+    """A picture, a recording or the like: its fields in JSON's terms, bytes as base64."""
+    return block.model_dump(mode="json", exclude_none=True)
 
 
 def _passage(node: NodeWithScore | BaseNode) -> Passage:

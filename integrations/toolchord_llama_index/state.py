@@ -75,7 +75,7 @@ class Kept:
 
     async def put(self, run: str, key: str, data: bytes, *, fence: int | None = None) -> bool:
         """See `JournalStore`."""
-        rows: dict[str, bytes] = await self.read("rows") or {}
+        rows: dict[str, bytes] = await self.read("rows") or {}  # their texts are not looked at
         if fence is not None and latest_attempt(rows) > fence:
             raise JournalConflict(run, fence)
         if key in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,8 @@ class ScriptedLLM(FunctionCallingLLM):
         return stream()
 
 
-def shop(ledger: Path) -> ToolRegistry:
-    """Tools that leave a line in the ledger each time they run."""
+def shop(ledger: Path, hang: str | None = None) -> ToolRegistry:
+    """Tools that leave a line in the ledger each time they run. A payment to `hang` has its effect, and then never ends."""
     registry = create_registry()
 
     def note(line: str) -> str:
@@ -124,7 +125,10 @@ def shop(ledger: Path) -> ToolRegistry:
 
     async def pay(to: str, amount: int) -> str:
         """Pay somebody."""
-        return note(f"pay {to} {amount}")
+        line = note(f"pay {to} {amount}")
+        if to == hang:
+            await asyncio.Event().wait()
+        return line
 
     def send(to: str) -> str:
         """Send a letter."""
