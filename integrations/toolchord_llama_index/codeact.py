@@ -78,7 +78,7 @@ def code_act_prompt(tools: Source, *, max_tokens: int | None = None) -> str:
         max_tokens: about how long the stubs may be; see `format_tools_for_llm`.
     """
     stubs = format_tools_for_llm(tools, max_tokens=max_tokens)
-    return _PROMPT.format(tools=stubs.replace("{", "{{").replace("}", "}}"))
+    return _PROMPT.format(tools=stubs.replace("{tool_descriptions}", "{ tool_descriptions }"))
 
 
 def code_act_agent(

@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 
 from llama_index.core.agent.workflow.workflow_events import ToolCall
 from llama_index.core.tools import FunctionTool, function_tool
+from llama_index.core.workflow import Context
 from workflows import events
-from workflows.runtime.types import results
+from workflows.runtime.types import plugin, results, ticks
 
 from toolchord.errors import ConfigurationError
 
@@ -25,6 +26,8 @@ _NAMES: dict[str, Any] = {
     "WaitingForEvent": results,
     "AddWaiter": results,
     "DeleteWaiter": results,
+    "as_snapshottable_adapter": plugin,
+    "TickAddEvent": ticks,
 }
 
 if missing := [name for name, owner in _NAMES.items() if not hasattr(owner, name)]:
@@ -62,10 +65,30 @@ class Step:
         """Whether it had been waiting under this name when it was started."""
         return any(waiter.waiter_id == name for waiter in self._state.state.collected_waiters)
 
-    def arrived(self, name: str) -> events.Event | None:
-        """The event that it waited for under this name, if that started it."""
-        waiters = (waiter for waiter in self._state.state.collected_waiters if waiter.waiter_id == name)
-        return next((waiter.resolved_event for waiter in waiters), None)
+    def received(self, ctx: Context[Any], wait: Wait, *, since: int) -> tuple[list[events.Event], int]:
+        """All events of the kind that it waits for.
+
+        A wait holds only the last one, and a step that is started again for each of several has not seen the others.
+
+        Args:
+            ctx: the step's Context.
+            wait: which wait.
+            since: how many things had happened to the workflow when it was last asked.
+
+        Returns:
+            The events since then, and how many things have happened now.
+        """
+        waiters = (waiter for waiter in self._state.state.collected_waiters if waiter.waiter_id == wait.name)
+        last = next((waiter.resolved_event for waiter in waiters), None)
+        adapter = plugin.as_snapshottable_adapter(ctx._face._internal_adapter)  # type: ignore[union-attr]
+        happened = adapter.replay() if adapter is not None else []
+        found = [tick.event for tick in happened if isinstance(tick, ticks.TickAddEvent)]
+        if last is not None and all(last is not event for event in found):  # from before the workflow was restarted
+            found.append(last)
+            since = 0
+        else:
+            found = [tick.event for tick in happened[since:] if isinstance(tick, ticks.TickAddEvent)]
+        return [event for event in found if type(event) is wait.event], len(happened)
 
     def forget(self, name: str) -> None:
         """Wait for it no more, once the step has given its result."""

@@ -81,9 +81,11 @@ class CodeRun:
         kept = Kept(self._ctx.store, f"{tool_id}\n{step.work_item}\n{self._code}")
         question, never = Wait(f"toolchord:{kept.run}", HumanResponseEvent), Wait(f"toolchord:{kept.run}:never")
         await kept.open()
-        if (event := step.arrived(question.name)) is not None:
-            await self._take(event, kept)
         seat = seat_of(self._ctx.store, kept.run)
+        async with seat.reading:
+            answers, seat.read = step.received(self._ctx, question, since=seat.read)
+            for event in answers:
+                await self._take(event, kept)
         if not await seat.take():
             step.park([never])
         try:

@@ -58,7 +58,7 @@ class Kept:
         entries = dict(await self._store.get(_ROOT))
         entries.pop(self.run)
         ended = [run for run, entry in entries.items() if "ended" in entry]
-        for run in ended[: len(ended) - _ENDED_KEPT + 1]:
+        for run in ended[: max(0, len(ended) - _ENDED_KEPT + 1)]:
             del entries[run]
         asked = bool(await self.read("asked"))
         await self._store.set(_ROOT, {**entries, self.run: {"ended": output, "paused": asked}})
@@ -93,10 +93,17 @@ class Seat:
 
     A workflow starts a step again for each answer, even while the step still runs. Each start knows only of what had
     arrived by then, so the latest one takes over when the one before it stops.
+
+    Attributes:
+        ended: the program has given its result.
+        reading: held while answers are read.
+        read: how many events had been received when answers were last read.
     """
 
     def __init__(self) -> None:
         self.ended = False
+        self.reading = asyncio.Lock()
+        self.read = 0
         self._taken = False
         self._next: asyncio.Future[bool] | None = None
 

@@ -1,8 +1,10 @@
 """A process that runs an agent, or goes on with one from a serialised Context, and is killed in the middle.
 
-``python -m tests.integrations.llama_process FOLDER WHEN [ANSWER...]``: goes on from FOLDER/context.json if it is there. Each
-ANSWER is ``request_id=choice``. It writes the Context and its questions down and kills itself when WHEN has happened:
-``questions:N`` N questions are open, ``call:ID`` the call of that id has begun, ``end`` the agent has answered.
+``python -m tests.integrations.llama_process FOLDER ASK WHEN [ANSWER...]`` goes on from FOLDER/context.json if it is there.
+ASK is the tool whose calls need a yes, or ``nothing``. Each ANSWER is ``request_id=choice``; that of ``*`` is given to every
+question that comes up. It writes the Context and its questions down and kills itself when WHEN has happened:
+``questions:N`` the workflow waits and N questions are open, ``hang:NAME`` the payment to NAME has begun, which then
+never ends. ``end`` goes on until the agent has answered.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.agent.workflow.workflow_events import ToolCall
 from llama_index.core.llms import ChatMessage
 from llama_index.core.memory import ChatMemoryBuffer
-from llama_index.core.workflow import Context
+from llama_index.core.workflow import Context, InputRequiredEvent
 from llama_index.core.workflow.handler import WorkflowHandler
+from workflows.events import WorkflowIdleEvent
 
 from tests.integrations.llama_script import PAYMENTS, ScriptedLLM, shop
 from toolchord import CodeSandbox, Limits
@@ -40,6 +43,7 @@ async def saved(folder: Path, ctx: Context[Any]) -> None:
         snapshot = ctx.to_dict()
     memory = await ctx.store.get("memory")
     state = {"context": snapshot, "memory": [message.model_dump(mode="json") for message in memory.get_all()]}
+    state["questions"] = await open_questions(ctx)
     (folder / "context.json").write_text(json.dumps(state))
 
 
@@ -51,38 +55,35 @@ async def continued(folder: Path, agent: FunctionAgent) -> WorkflowHandler:
     return handler
 
 
-async def main(folder: Path, when: str, answers: list[str]) -> None:
+async def main(folder: Path, ask: str, when: str, answers: list[str]) -> None:
     registry = shop(folder / "ledger", hang=when.removeprefix("hang:") if when.startswith("hang:") else None)
     sandbox = CodeSandbox(registry, limits=Limits(wall_time=30))
-    spec = CodeOrchestratorToolSpec(sandbox, registry, ask=["pay"])
+    spec = CodeOrchestratorToolSpec(sandbox, registry, ask=[name for name in [ask] if name != "nothing"])
     model = ScriptedLLM([[("outer", "run_code", {"code": PAYMENTS})], "all paid"])
     agent = FunctionAgent(tools=spec.to_tool_list(), llm=model)
+    given = dict(text.split("=") for text in answers)
     if (folder / "context.json").exists():
         handler = await continued(folder, agent)
         questions = {question["request_id"]: question for question in await open_questions(handler.ctx)}
-        for text in answers:
-            request_id, _, choice = text.partition("=")
+        for request_id, choice in given.items():
+            if request_id == "*":
+                continue
             handler.ctx.send_event(answer(questions[request_id], choice))  # type: ignore[arg-type]
     else:
         handler = agent.run(user_msg="pay them", ctx=Context(agent))
     event_name, _, wanted = when.partition(":")
-    async for event in handler.stream_events():
-        print(type(event).__name__, event.get("tool_id", ""), event.get("request_id", ""), flush=True)
+    async for event in handler.stream_events(expose_internal=True):
+        print(type(event).__name__, getattr(event, "tool_id", ""), event.get("request_id", ""), flush=True)
+        if isinstance(event, InputRequiredEvent) and "*" in given:
+            handler.ctx.send_event(answer(event, given["*"]))  # type: ignore[arg-type]
         begun = isinstance(event, ToolCall) and event_name == "hang" and event.tool_kwargs.get("to") == wanted
-        asked = event_name == "questions" and len(await open_questions(handler.ctx)) == int(wanted)
-        if begun or asked:
-            await asked_and_parked(handler.ctx) if asked else None
+        waits = isinstance(event, WorkflowIdleEvent) and event_name == "questions"
+        if begun or (waits and len(await open_questions(handler.ctx)) == int(wanted)):
             await saved(folder, handler.ctx)
             die()
     print("answered", str(await handler), flush=True)
     sandbox.close()
 
 
-async def asked_and_parked(ctx: Context[Any]) -> None:
-    """Until the step that asked has ended, it counts as running; it would be started again, which is right but not the point."""
-    while "call_tool" in await ctx.running_steps():
-        await asyncio.sleep(0)
-
-
 if __name__ == "__main__":
-    asyncio.run(asyncio.wait_for(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]), 60))
+    asyncio.run(asyncio.wait_for(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]), 60))

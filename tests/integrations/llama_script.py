@@ -111,7 +111,7 @@ class ScriptedLLM(FunctionCallingLLM):
 
 
 def shop(ledger: Path, hang: str | None = None) -> ToolRegistry:
-    """Tools that leave a line in the ledger each time they run. A payment to `hang` has its effect, and then never ends."""
+    """Tools that leave a line in the ledger each time they run. A payment to `hang` works, and never ends."""
     registry = create_registry()
 
     def note(line: str) -> str:
