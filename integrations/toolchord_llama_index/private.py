@@ -15,9 +15,15 @@ from llama_index.core.agent.workflow.workflow_events import ToolCall
 from llama_index.core.tools import FunctionTool, function_tool
 from llama_index.core.workflow import Context
 from workflows import events
+from workflows.context import internal_context
 from workflows.runtime.types import plugin, results, ticks
 
 from toolchord.errors import ConfigurationError
+
+
+def _has(owner: Any, name: str) -> bool:
+    return hasattr(owner, name) or name in getattr(owner, "__annotations__", {})
+
 
 _NAMES: dict[str, Any] = {
     "sync_to_async": function_tool,
@@ -28,9 +34,11 @@ _NAMES: dict[str, Any] = {
     "DeleteWaiter": results,
     "as_snapshottable_adapter": plugin,
     "TickAddEvent": ticks,
+    "_face": Context,
+    "_internal_adapter": internal_context.InternalContext,
 }
 
-if missing := [name for name, owner in _NAMES.items() if not hasattr(owner, name)]:
+if missing := [name for name, owner in _NAMES.items() if not _has(owner, name)]:
     raise ConfigurationError(
         f"llama-index-core {version('llama-index-core')} with llama-index-workflows {version('llama-index-workflows')} "
         f"has no {', '.join(missing)}, without which a program can't wait for a person; use another version "

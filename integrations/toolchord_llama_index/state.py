@@ -121,7 +121,8 @@ class Seat:
             self._next.set_result(False)
         mine = self._next = asyncio.get_running_loop().create_future()
         try:
-            return await mine
+            goes_on: bool = await mine
+            return goes_on
         finally:
             if self._next is mine:
                 self._next = None

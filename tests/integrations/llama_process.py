@@ -1,8 +1,8 @@
 """A process that runs an agent, or goes on with one from a serialised Context, and is killed in the middle.
 
-``python -m tests.integrations.llama_process FOLDER ASK WHEN [ANSWER...]`` goes on from FOLDER/context.json if it is there.
-ASK is the tool whose calls need a yes, or ``nothing``. Each ANSWER is ``request_id=choice``; that of ``*`` is given to every
-question that comes up. It writes the Context and its questions down and kills itself when WHEN has happened:
+``python -m tests.integrations.llama_process FOLDER ASK WHEN [ANSWER...]`` goes on from FOLDER/context.json if it is
+there. ASK is the tool whose calls need a yes, or ``nothing``. Each ANSWER is ``request_id=choice``; that of ``*`` is
+given to every question that comes up. It writes the Context and its questions down and kills itself when WHEN has happened:
 ``questions:N`` the workflow waits and N questions are open, ``hang:NAME`` the payment to NAME has begun, which then
 never ends. ``end`` goes on until the agent has answered.
 """
@@ -23,8 +23,8 @@ from llama_index.core.agent.workflow.workflow_events import ToolCall
 from llama_index.core.llms import ChatMessage
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.workflow import Context, InputRequiredEvent
-from llama_index.core.workflow.handler import WorkflowHandler
 from workflows.events import WorkflowIdleEvent
+from workflows.handler import WorkflowHandler
 
 from tests.integrations.llama_script import PAYMENTS, ScriptedLLM, shop
 from toolchord import CodeSandbox, Limits

@@ -21,8 +21,8 @@ from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActA
 from llama_index.core.agent.workflow.workflow_events import ToolCall, ToolCallResult
 from llama_index.core.tools import FunctionTool
 from llama_index.core.workflow import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
-from llama_index.core.workflow.handler import WorkflowHandler
 from workflows.events import WorkflowIdleEvent
+from workflows.handler import WorkflowHandler
 
 from tests.integrations.llama_script import PAYMENTS, ScriptedLLM, Turn, shop
 from toolchord import CodeSandbox, ExecutionResult, Limits, ToolRegistry, create_registry
@@ -364,7 +364,7 @@ async def test_what_an_answer_does(house: House, choice: Any, more: dict[str, An
 
 async def test_a_function_decides_by_the_arguments_and_blocking_tools_are_held_too(house: House) -> None:
     def ask(tool: Any, arguments: Any) -> bool:
-        return tool.name == "send" or arguments.get("amount", 0) > 10
+        return bool(tool.name == "send" or arguments.get("amount", 0) > 10)
 
     code = "return [pay('ann', 10), pay('bob', 11), send('cid')]"
     events = await played(house.agent(code, ask=ask).run(user_msg="go"), says("approve"))
@@ -439,13 +439,14 @@ async def test_an_answer_that_does_not_fit_its_question_is_refused_and_the_quest
 
 def test_an_answer_is_checked_where_it_is_made() -> None:
     question = {"request_id": "c1:1", "digest": "0" * 64}
-    for wrong in (
+    wrong_ones: list[Callable[[], object]] = [
         lambda: answer({}, "approve"),
         lambda: answer(InputRequiredEvent(prefix="Name?")),
         lambda: answer(question, "yes"),  # type: ignore[arg-type]
         lambda: answer(question, "edit"),
         lambda: answer(question, "approve", arguments={}),
-    ):
+    ]
+    for wrong in wrong_ones:
         with pytest.raises(ConfigurationError):
             wrong()
 
@@ -570,7 +571,7 @@ def test_a_killed_run_goes_on_in_other_processes_and_repeats_nothing(tmp_path: P
     assert "CodeOutput" not in second  # what it printed was streamed before
     last = process(tmp_path, "pay", "end", "outer:2=approve", "*=approve")
     assert ledger(tmp_path)[3:] == ["pay cid 2", "pay ann 1", "pay dan 3"]
-    assert "InputRequiredEvent  outer:6" in last
+    assert "InputRequiredEvent outer outer:6" in last
     assert "answered all paid" in last
 
 
@@ -579,7 +580,7 @@ def test_a_call_that_was_cut_off_is_asked_about_and_not_repeated(tmp_path: Path)
     before = ledger(tmp_path)
     assert "pay ann 1" in before
     last = process(tmp_path, "nothing", "end", "*=respond")
-    assert "InputRequiredEvent  outer:2" in last
+    assert "InputRequiredEvent outer outer:2" in last
     assert "answered all paid" in last
     after = ledger(tmp_path)
     assert after.count("pay ann 1") == 1
@@ -612,17 +613,11 @@ async def test_what_a_context_keeps_of_ended_programs_stays_small(house: House) 
     assert all(set(entry) == {"ended", "paused"} for entry in kept.values())
 
 
-def test_the_five_minute_start_of_the_docs_does_what_it_says() -> None:
-    text = (ROOT / "docs" / "llama-index.md").read_text()
-    snippets = re.findall(r"```python\n(.*?)```", text.partition("## What a program gets")[0], re.DOTALL)
-    for code in snippets:
-        wanted = "".join(f"{line}\n" for line in re.findall(r"print\(.*\)  # (.+)", code))
-        ran = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=ENVIRONMENT,
-        )
-        assert ran.stdout == wanted, ran.stderr
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_five_minute_start_of_the_docs_does_what_it_says(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "llama-index.md").read_text().partition("## What a program gets")[0]
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(snippets) == 2
+    exec(compile(snippets[number], "llama-index.md", "exec"), {"__name__": "docs"})
+    wanted = re.findall(r"print\(.*\)  # (.+)", snippets[number])
+    assert capsys.readouterr().out.splitlines() == wanted != []

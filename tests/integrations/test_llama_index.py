@@ -137,7 +137,7 @@ NOTHING = ToolMetadata("Give.", "give", type("Nothing", (BaseModel,), {}))
 class OnlyCall(BaseTool):
     """The oldest form: no asynchronous code at all."""
 
-    metadata = NOTHING  # type: ignore[assignment]
+    metadata = NOTHING
 
     def __init__(self, answer: Callable[[], Any]) -> None:
         self.answer = answer
@@ -148,7 +148,7 @@ class OnlyCall(BaseTool):
 
 
 class CallAndAcall(AsyncBaseTool):
-    metadata = NOTHING  # type: ignore[assignment]
+    metadata = NOTHING
 
     def __init__(self, answer: Callable[[], Any]) -> None:
         self.answer = answer
@@ -199,7 +199,8 @@ async def test_a_value_arrives_as_the_tool_returned_it(sandbox: CodeSandbox, for
 
 @pytest.mark.parametrize("form", ["function", "async_fn", "coroutine as fn", "both", "tool spec"])
 async def test_nothing_and_empty_are_values_too(sandbox: CodeSandbox, form: str) -> None:
-    for native in ("", [], None, 0, {}):
+    empty: list[Any] = ["", [], None, 0, {}]
+    for native in empty:
         value = await value_of(sandbox, "return await give()", FORMS[form](lambda value=native: value))  # type: ignore[misc]
         assert (value, type(value)) == (native, type(native))
 
@@ -398,9 +399,9 @@ async def test_arguments_that_do_not_fit_are_a_typed_error_before_the_tool_runs(
 
 async def test_an_only_argument_goes_by_position_where_the_tool_knows_no_name_for_it(sandbox: CodeSandbox) -> None:
     class Echo(CallAndAcall):
-        metadata = ToolMetadata("Echo.", "echo")  # type: ignore[assignment]
+        metadata = ToolMetadata("Echo.", "echo")
 
-        def call(self, text: str) -> ToolOutput:  # type: ignore[override]
+        def call(self, text: str) -> ToolOutput:
             return ToolOutput("echo", content=text, raw_input={}, raw_output=text)
 
     def shout(text: str) -> str:
@@ -847,6 +848,8 @@ except ImportError as error:
 
 PRIVATE = {
     "workflows.runtime.types.results": ["StepWorkerStateContextVar", "WaitingForEvent", "AddWaiter", "DeleteWaiter"],
+    "workflows.runtime.types.plugin": ["as_snapshottable_adapter"],
+    "workflows.runtime.types.ticks": ["TickAddEvent"],
     "workflows.events": ["CollectionReleaseEvent"],
     "llama_index.core.tools.function_tool": ["sync_to_async"],
 }

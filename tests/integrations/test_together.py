@@ -1,10 +1,11 @@
-"""Tools of several frameworks in one program. Each framework is one `Guest`; another one is one more entry in `GUESTS`."""
+"""Tools of several frameworks in one program. Each framework is one entry in `GUESTS`, and one line in the program."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.tools import BaseTool, BaseToolkit, tool
@@ -98,9 +99,11 @@ def own(n: int) -> int:
 async def test_one_program_calls_tools_of_every_framework() -> None:
     registry = create_registry()
     registry.add(own)
-    async with langchain(registry), llama_index(registry):
-        async with CodeSandbox(registry, limits=Limits(wall_time=20)) as sandbox:
-            result = await sandbox.execute(PROGRAM)
+    async with AsyncExitStack() as stack:
+        for guest in GUESTS.values():
+            await stack.enter_async_context(guest(registry))
+        sandbox = await stack.enter_async_context(CodeSandbox(registry, limits=Limits(wall_time=20)))
+        result = await sandbox.execute(PROGRAM)
     assert result.ok, result.for_model()
     assert result.value == {
         "words": 3,
@@ -126,9 +129,11 @@ async def test_each_frameworks_tools_have_typed_stubs_in_their_namespace(guest: 
 async def test_tools_go_from_one_framework_to_the_other_through_a_registry() -> None:
     registry = create_registry()
     async with langchain(registry), llama_index(registry):
-        for_llama = {tool.metadata.name: tool for tool in toolchord_llama_index.llama_index_tools(registry)}
+        for_llama: dict[Any, Any] = {
+            tool.metadata.name: tool for tool in toolchord_llama_index.llama_index_tools(registry)
+        }
         for_langchain = {tool.name: tool for tool in toolchord_langchain.langchain_tools(registry)}
     assert set(for_llama) == set(for_langchain)
-    assert for_llama["rank"](items=["bb", "a"]).raw_output == ["a", "bb"]
+    assert for_llama["rank"].call(items=["bb", "a"]).raw_output == ["a", "bb"]
     assert isinstance(for_llama["note"], FunctionTool)
     assert await for_langchain["alength"].ainvoke({"text": "abc"}) == "3"
