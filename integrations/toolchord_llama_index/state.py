@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from llama_index.core.workflow import Context
 
 from toolchord.durable import latest_attempt
-from toolchord.errors import JournalConflict
+from toolchord.errors import ConfigurationError, JournalConflict
 
 _ROOT = "toolchord"
 _ENDED_KEPT = 16
@@ -37,7 +37,13 @@ class Kept:
     async def open(self) -> None:
         """Make room for a program, unless it is there."""
         if await self._store.get(_ROOT, default=None) is None:
-            await self._store.set(_ROOT, {})
+            try:
+                await self._store.set(_ROOT, {})
+            except Exception as error:  # a state of the user's own type, which raises what it likes
+                raise ConfigurationError(
+                    f"the workflow's state has no room for what is kept of a program; "
+                    f"give its type a field: {_ROOT}: dict = {{}}"
+                ) from error
         if await self._store.get(self._path(), default=None) is None:
             await self._store.set(self._path(), {"rows": {}, "asked": {}, "answers": {}, "printed": {}})
 

@@ -1,10 +1,14 @@
 """A process that runs an agent, or goes on with one from a serialised Context, and is killed in the middle.
 
-``python -m tests.integrations.llama_process FOLDER ASK WHEN [ANSWER...]`` goes on from FOLDER/context.json if it is
-there. ASK is the tool whose calls need a yes, or ``nothing``. Each ANSWER is ``request_id=choice``; that of ``*`` is
-given to every question that comes up. It writes the Context and its questions down and kills itself when WHEN has happened:
-``questions:N`` the workflow waits and N questions are open, ``hang:NAME`` the payment to NAME has begun, which then
-never ends. ``end`` goes on until the agent has answered.
+``python -m tests.integrations.llama_process FOLDER ASK WHEN [ANSWER...]`` goes on from FOLDER/context.json if that is
+there.
+
+ASK is the tool whose calls need a yes, or ``nothing``. Each ANSWER is ``request_id=choice``; that of ``*`` is given to
+every question that comes up. It writes the Context and its questions down and kills itself when WHEN has happened:
+
+- ``questions:N`` the workflow waits and N questions are open,
+- ``hang:NAME`` the payment to NAME has begun, which then never ends;
+- ``end`` goes on until the agent has answered.
 """
 
 from __future__ import annotations

@@ -20,7 +20,17 @@ import pytest
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
 from llama_index.core.agent.workflow.workflow_events import ToolCall, ToolCallResult
 from llama_index.core.tools import FunctionTool
-from llama_index.core.workflow import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+from llama_index.core.workflow import (
+    Context,
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    step,
+)
+from pydantic import BaseModel
 from workflows.events import WorkflowIdleEvent
 from workflows.handler import WorkflowHandler
 
@@ -479,6 +489,41 @@ async def test_programs_of_one_turn_ask_and_go_on_each_for_itself(house: House) 
     assert results == {f"t{n}": [f"look {n}", f"pay p{n} {n}"] for n in range(3)}
 
 
+async def test_more_programs_and_answers_than_a_workflow_has_workers_lose_nothing(house: House) -> None:
+    """LlamaIndex runs four tool calls at a time, and keeps the last event only for one that waits."""
+    code = "import asyncio\nreturn sum(len(x) for x in await asyncio.gather(*(pay(f'{who}{n}', n) for n in range(4))))"
+    turn: Turn = [(f"t{who}", "run_code", {"code": f"who = '{who}'\n{code}"}) for who in "abcdef"]
+    late: list[InputRequiredEvent] = []
+    async with running(house.plays([turn, [("z", "run_code", {"code": "return pay('z', 0)"})], "done"])) as handler:
+        late = await until(handler, 24)
+        for question in late:
+            handler.ctx.send_event(answer(question))
+        rest = await played(handler, lambda question: [answer(one) for one in [*late, question]])
+    assert sorted(house.ran) == sorted([*(f"pay {who}{n} {n}" for who in "abcdef" for n in range(4)), "pay z 0"])
+    outer = [event.tool_id for event in of(ToolCallResult, rest) if ":" not in event.tool_id]
+    assert sorted(outer) == ["ta", "tb", "tc", "td", "te", "tf", "z"]
+    assert len(of(InputRequiredEvent, rest)) == 1
+    assert str(rest[-1].result) == "done"
+
+
+class Counted(BaseModel):
+    """A workflow's state, with fields of its own only."""
+
+    count: int = 0
+
+
+async def test_a_state_without_room_is_told(house: House) -> None:
+    (tool,) = house.spec().to_tool_list()
+
+    class Typed(Workflow):
+        @step
+        async def start(self, ctx: Context[Counted], ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await tool.acall(ctx=ctx, code="return 1"))
+
+    with pytest.raises(ConfigurationError, match="give its type a field: toolchord: dict"):
+        await Typed().run()
+
+
 async def test_a_tool_that_waits_by_itself_is_asked_about(house: House) -> None:
     ready: list[int] = []
 
@@ -526,8 +571,6 @@ async def test_a_tool_that_waits_in_llama_indexs_own_way_works_inside_a_program(
 
 
 async def test_a_program_waits_in_any_workflow_that_hands_it_a_context(house: House) -> None:
-    from llama_index.core.workflow import Workflow, step
-
     (tool,) = house.spec(ask=["pay"]).to_tool_list()
 
     class Plain(Workflow):
@@ -536,7 +579,6 @@ async def test_a_program_waits_in_any_workflow_that_hands_it_a_context(house: Ho
             output = await tool.acall(ctx=ctx, code="return [look('a'), pay('ann', 1)]")
             return StopEvent(result=output.raw_output)
 
-    Plain.start  # noqa: B018  (the step above is found by LlamaIndex)
     events = await played(Plain().run(), says("approve"))
     assert events[-1].result == ["look a", "pay ann 1"]
     assert house.ran == ["look a", "pay ann 1"]

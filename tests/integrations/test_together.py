@@ -129,9 +129,8 @@ async def test_each_frameworks_tools_have_typed_stubs_in_their_namespace(guest: 
 async def test_tools_go_from_one_framework_to_the_other_through_a_registry() -> None:
     registry = create_registry()
     async with langchain(registry), llama_index(registry):
-        for_llama: dict[Any, Any] = {
-            tool.metadata.name: tool for tool in toolchord_llama_index.llama_index_tools(registry)
-        }
+        tools = toolchord_llama_index.llama_index_tools(registry)
+        for_llama: dict[Any, Any] = {tool.metadata.name: tool for tool in tools}
         for_langchain = {tool.name: tool for tool in toolchord_langchain.langchain_tools(registry)}
     assert set(for_llama) == set(for_langchain)
     assert for_llama["rank"].call(items=["bb", "a"]).raw_output == ["a", "bb"]
