@@ -50,10 +50,19 @@ WaitingForEvent = results.WaitingForEvent
 
 @dataclass(frozen=True)
 class Wait:
-    """An event that a step waits for; with no event type, one that never comes."""
+    """What a step waits for.
+
+    Attributes:
+        name: of the wait, in this workflow.
+        event: the kind of event; one that never comes, if none is given.
+        says: streamed once, when the step has begun to wait.
+        timeout: seconds after which the step is started again all the same.
+    """
 
     name: str
     event: type[events.Event] = events.CollectionReleaseEvent
+    says: events.Event | None = None
+    timeout: float | None = None
 
 
 class Step:
@@ -99,8 +108,10 @@ class Step:
         return [event for event in found if type(event) is wait.event], len(happened)
 
     def forget(self, name: str) -> None:
-        """Wait for it no more, once the step has given its result."""
-        self._state.returns.return_values.append(results.DeleteWaiter(waiter_id=name))
+        """Wait no more under any name that begins so, once the step has given its result."""
+        for waiter in self._state.state.collected_waiters:
+            if waiter.waiter_id.startswith(name):
+                self._state.returns.return_values.append(results.DeleteWaiter(waiter_id=waiter.waiter_id))
 
     def park(self, waits: Iterable[Wait | WaitingForEvent[Any]]) -> NoReturn:
         """End the step without a result; it is started again when one of the events has come."""
@@ -110,7 +121,7 @@ class Step:
 
 
 def _added(wait: Wait) -> results.AddWaiter[Any]:
-    return results.AddWaiter(waiter_id=wait.name, event_type=wait.event)
+    return results.AddWaiter(waiter_id=wait.name, event_type=wait.event, waiter_event=wait.says, timeout=wait.timeout)
 
 
 def current_step() -> Step | None:

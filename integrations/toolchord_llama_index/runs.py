@@ -79,9 +79,13 @@ class CodeRun:
         assert self._ctx is not None
         tool_id = step.tool_id or step.work_item
         kept = Kept(self._ctx.store, f"{tool_id}\n{step.work_item}\n{self._code}")
-        question, never = Wait(f"toolchord:{kept.run}", HumanResponseEvent), Wait(f"toolchord:{kept.run}:never")
+        name = f"toolchord:{kept.run}"
+        question, never = Wait(name, HumanResponseEvent), Wait(f"{name}:never")
         await kept.open()
         seat = seat_of(self._ctx.store, kept.run)
+        if not step.waits(name) and await kept.questions() and await kept.read("ended") is None:
+            # It was cut off before it waited. An answer that comes now would start nothing, so it waits first.
+            step.park([question, Wait(f"{name}:again", timeout=0.0)])
         async with seat.reading:
             answers, seat.read = step.received(self._ctx, question, since=seat.read)
             for event in answers:
@@ -91,22 +95,22 @@ class CodeRun:
         try:
             ended = await kept.read("ended")
             if ended is None:
-                going_on = await self._attempt(kept, tool_id)
+                going_on = await self._attempt(kept, tool_id, name)
                 if isinstance(going_on, list):
-                    step.park([never] if seat.awaited else [question, *going_on])
+                    step.park([never if seat.awaited else question, *going_on])
                 output = going_on
-            elif await kept.read("paused") and not step.waits(question.name):
+            elif await kept.read("paused") and not step.waits(name):
                 step.park([never])  # its result was given by the start that this one came too late for
             else:
                 output = ToolOutput(**ended)
             seat.ended = True
-            step.forget(question.name)
+            step.forget(name)
             return output
         finally:
             seat.leave()
 
-    async def _attempt(self, kept: Kept, tool_id: str) -> ToolOutput | list[WaitingForEvent[Any]]:
-        """Run the program as far as it gets: its output, or the events that its tools wait for."""
+    async def _attempt(self, kept: Kept, tool_id: str, name: str) -> ToolOutput | list[Wait | WaitingForEvent[Any]]:
+        """Run the program as far as it gets: its output, or what else its step waits for, with new questions."""
         setting, ctx = self._setting, self._ctx
         assert ctx is not None
         given = await kept.read("answers")
@@ -133,15 +137,23 @@ class CodeRun:
             stream.end(result)
             return output
         await kept.write("printed", stream.printed)
+        waits: list[Wait | WaitingForEvent[Any]] = []
         for call in result.pending:
             if (question := question_of(call)) is not None:
-                await self._put(question, kept, tool_id, given.get(str(call.id)))
-        reasons = [call.pause.reason for call in result.pending if call.pause is not None]
-        return [reason for reason in reasons if isinstance(reason, WaitingForEvent)]
+                fields = await self._put(question, kept, tool_id, given.get(str(call.id)))
+                if fields is not None:  # streamed when the step waits, so that no answer can come too early
+                    waits.append(Wait(f"{name}:{fields['request_id']}", says=InputRequiredEvent(**fields)))
+            elif call.pause is not None and isinstance(call.pause.reason, WaitingForEvent):
+                waits.append(call.pause.reason)
+        return waits
 
-    async def _put(self, question: Question, kept: Kept, tool_id: str, used: dict[str, Any] | None) -> None:
-        """Ask a person, unless that very question is open. `used` is an answer that this attempt knew of already."""
-        assert self._ctx is not None
+    async def _put(
+        self, question: Question, kept: Kept, tool_id: str, used: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
+        """Write down what to ask a person; None if that very question is open.
+
+        `used` is an answer that this attempt knew of already.
+        """
         number = str(question.call.number)
         before = (await kept.questions()).get(number)
         if (
@@ -149,7 +161,7 @@ class CodeRun:
             and before is not None
             and (before["kind"], before["digest"]) == (question.kind, question.call.digest)
         ):
-            return
+            return None
         edited = used["arguments"] if used is not None and used["choice"] == "edit" else None
         if used is not None and used["digest"] != question.call.digest:
             edited = None
@@ -157,7 +169,7 @@ class CodeRun:
         answers = {n: one for n, one in (await kept.read("answers")).items() if n != number}
         await kept.write("answers", answers)
         await kept.write(f"asked.{number}", fields)
-        self._ctx.write_event_to_stream(InputRequiredEvent(**fields))
+        return fields
 
     async def _take(self, event: Any, kept: Kept) -> None:
         """Keep what a person answered."""

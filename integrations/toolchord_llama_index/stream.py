@@ -101,13 +101,15 @@ class Stream:
     def _called(self, number: int, tool: str, arguments: Mapping[str, Any]) -> None:
         if number not in self._begun:
             self._begun.add(number)
-            name = self._paths.get(tool, tool)
+            name = self._name(tool)
             self._write(ToolCall(tool_name=name, tool_kwargs=dict(arguments), tool_id=self._inner(number)))
 
     def _result(self, call: CallRecord) -> ToolCallResult:
-        name = self._paths.get(call.tool, call.tool)
-        value = self._values.pop(call.id, None)
-        if call.status == "ok":
+        name = self._name(call.tool)
+        known, value = call.id in self._values, self._values.pop(call.id, None)
+        if call.status == "ok" and not known:  # one of the sandbox's own, such as search_tools
+            text = f"{call.result_bytes:,} bytes"
+        elif call.status == "ok":
             text = shorten(render(value), _SHOWN) if is_small(value) else brief(value)
         elif call.error is not None:
             text = f"{call.error[0]}: {call.error[1]}"
@@ -126,6 +128,10 @@ class Stream:
             ),
             return_direct=False,
         )
+
+    def _name(self, tool: str) -> str:
+        """How the program writes a tool; the sandbox's own have no namespace there."""
+        return self._paths.get(tool, tool.removeprefix("default."))
 
     def _inner(self, number: int) -> str:
         return f"{self._tool_id}:{number}"

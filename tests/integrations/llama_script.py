@@ -140,6 +140,11 @@ def shop(ledger: Path, hang: str | None = None) -> ToolRegistry:
     return registry
 
 
+def later(n: int) -> int:
+    """One more; imported by its path."""
+    return n + 1
+
+
 PAYMENTS = """\
 import asyncio
 print("looking")

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
 from llama_index.core.agent.workflow.workflow_events import ToolCall, ToolCallResult
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.tools import FunctionTool
 from llama_index.core.workflow import (
     Context,
@@ -385,6 +386,19 @@ async def test_a_function_decides_by_the_arguments_and_blocking_tools_are_held_t
     assert house.ran == ["pay ann 10", "pay bob 11", "send cid"]
 
 
+async def test_a_tool_that_is_imported_only_when_it_is_called_is_held_too(house: House) -> None:
+    house.registry.add(None, "later", import_path="tests.integrations.llama_script:later", defer_loading=True)
+    code = "found = await search_tools('later')\nreturn call_tool(found[0]['name'], n=1), later(n=2)"
+    events = await played(house.agent(code, ask=["later"]).run(user_msg="go"), says("reject"))
+    assert [event.tool_kwargs for event in of(InputRequiredEvent, events)] == [{"n": 1}, {"n": 2}]
+    assert "CallRejected" in of(CodeEnded, events)[0].error
+    found = next(event for event in of(ToolCallResult, events) if event.tool_id == "c1:1")
+    assert (found.tool_name, found.tool_output.content[-6:]) == ("search_tools", " bytes")
+    events = await played(house.agent(code, ask=["later"]).run(user_msg="go"), says("approve"))
+    assert [event.tool_kwargs for event in of(InputRequiredEvent, events)] == [{"n": 1}, {"n": 2}]
+    assert of(CodeEnded, events)[0].result.value == (2, 3)
+
+
 async def test_answers_that_come_all_at_once_and_twice_are_each_taken_once(house: House) -> None:
     code = "import asyncio\nreturn await asyncio.gather(*(pay(f'p{n}', n) for n in range(6)))"
     async with running(house.agent(code)) as handler:
@@ -644,6 +658,38 @@ async def test_a_context_goes_on_in_the_same_process_too(house: House) -> None:
     assert str(events[-1].result) == "done"
     assert sorted(house.ran) == ["look a", "look b", "pay ann 1", "pay cid 2", "pay dan 3", "send bob"]
     assert "".join(event.text for event in of(CodeOutput, events)) == "paid\n"
+
+
+async def test_a_context_that_was_saved_at_any_event_goes_on_and_asks_what_is_open(house: House) -> None:
+    """Saved while the step still runs, or has just asked; and answered before the step waits again."""
+    agent = house.agent("look('a')\nreturn await pay('ann', 1)")
+    handler = agent.run(user_msg="go", ctx=Context(agent))
+    snapshots: list[tuple[dict[str, Any], Any]] = []
+    async with asyncio.timeout(60):
+        begun = False
+        async for event in handler.stream_events(expose_internal=True):
+            begun = begun or isinstance(event, ToolCall)  # before, an agent of LlamaIndex's can't be saved at any time
+            if begun:
+                memory = await handler.ctx.store.get("memory")
+                snapshots.append((json.loads(json.dumps(handler.ctx.to_dict())), memory.get_all()))
+            if await open_questions(handler.ctx) and not await handler.ctx.running_steps():
+                break
+    await handler.cancel_run()
+    assert house.ran == ["look a"]
+    paid, looked = 0, 1
+    for snapshot, messages in snapshots:
+        again = house.agent("look('a')\nreturn await pay('ann', 1)")
+        resumed = again.run(ctx=Context.from_dict(again, snapshot))
+        await resumed.ctx.store.set("memory", ChatMemoryBuffer.from_defaults(messages))
+        known = await open_questions(resumed.ctx)
+        for question in known:
+            resumed.ctx.send_event(answer(question))
+        events = await played(resumed, says("approve"))
+        assert str(events[-1].result) == "done"
+        paid, looked = house.ran.count("pay ann 1") - paid, house.ran.count("look a") - looked
+        assert (paid, looked in ((0,) if known else (0, 1))) == (1, True)
+        paid, looked = house.ran.count("pay ann 1"), house.ran.count("look a")
+    assert len(snapshots) >= 5
 
 
 async def test_what_a_context_keeps_of_ended_programs_stays_small(house: House) -> None:
