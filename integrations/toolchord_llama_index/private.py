@@ -34,6 +34,7 @@ _NAMES: dict[str, Any] = {
     "DeleteWaiter": results,
     "as_snapshottable_adapter": plugin,
     "TickAddEvent": ticks,
+    "work_item_id": results.StepWorkerState,
     "_face": Context,
     "_internal_adapter": internal_context.InternalContext,
 }

@@ -660,7 +660,7 @@ async def test_a_context_goes_on_in_the_same_process_too(house: House) -> None:
     assert "".join(event.text for event in of(CodeOutput, events)) == "paid\n"
 
 
-async def test_a_context_that_was_saved_at_any_event_goes_on_and_asks_what_is_open(house: House) -> None:
+async def test_a_context_that_was_saved_while_a_program_ran_goes_on_and_asks_what_is_open(house: House) -> None:
     """Saved while the step still runs, or has just asked; and answered before the step waits again."""
     agent = house.agent("look('a')\nreturn await pay('ann', 1)")
     handler = agent.run(user_msg="go", ctx=Context(agent))
@@ -668,28 +668,27 @@ async def test_a_context_that_was_saved_at_any_event_goes_on_and_asks_what_is_op
     async with asyncio.timeout(60):
         begun = False
         async for event in handler.stream_events(expose_internal=True):
-            begun = begun or isinstance(event, ToolCall)  # before, an agent of LlamaIndex's can't be saved at any time
+            # Before, LlamaIndex's own steps are under way, which it runs again if it is saved then.
+            begun = begun or getattr(event, "tool_id", "") == "c1:1"
             if begun:
                 memory = await handler.ctx.store.get("memory")
-                snapshots.append((json.loads(json.dumps(handler.ctx.to_dict())), memory.get_all()))
+                snapshots.append((json.loads(json.dumps(handler.ctx.to_dict())), list(memory.get_all())))
             if await open_questions(handler.ctx) and not await handler.ctx.running_steps():
                 break
     await handler.cancel_run()
     assert house.ran == ["look a"]
-    paid, looked = 0, 1
     for snapshot, messages in snapshots:
+        house.ledger.unlink(missing_ok=True)
         again = house.agent("look('a')\nreturn await pay('ann', 1)")
         resumed = again.run(ctx=Context.from_dict(again, snapshot))
-        await resumed.ctx.store.set("memory", ChatMemoryBuffer.from_defaults(messages))
+        await resumed.ctx.store.set("memory", ChatMemoryBuffer.from_defaults(list(messages)))
         known = await open_questions(resumed.ctx)
         for question in known:
             resumed.ctx.send_event(answer(question))
         events = await played(resumed, says("approve"))
         assert str(events[-1].result) == "done"
-        paid, looked = house.ran.count("pay ann 1") - paid, house.ran.count("look a") - looked
-        assert (paid, looked in ((0,) if known else (0, 1))) == (1, True)
-        paid, looked = house.ran.count("pay ann 1"), house.ran.count("look a")
-    assert len(snapshots) >= 5
+        assert house.ran in ([["pay ann 1"]] if known else [["pay ann 1"], ["look a", "pay ann 1"]])
+    assert len(snapshots) >= 3  # a call began, it ended, a question came up
 
 
 async def test_what_a_context_keeps_of_ended_programs_stays_small(house: House) -> None:
