@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOREIGN = (
-    "langchain langchain_core langgraph llama_index anthropic openai mcp ray rich opentelemetry httpx requests".split()
-)
+FOREIGN = "langchain langchain_core langgraph llama_index anthropic openai mcp ray rich opentelemetry httpx psycopg requests".split()
 
 SCRIPT = """
 import json, sys, importlib.util
