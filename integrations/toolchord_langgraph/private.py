@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import copy
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -19,6 +21,7 @@ from langchain_core.runnables.config import patch_config
 from langgraph._internal import _constants as names
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.prebuilt import ToolNode
+from langgraph.pregel._executor import AsyncBackgroundExecutor, BackgroundExecutor
 from langgraph.types import Command
 
 from toolchord.errors import ConfigurationError
@@ -67,9 +70,7 @@ def location(config: RunnableConfig, checkpoint_id: str | None) -> Location | No
 
 
 def can_call(config: RunnableConfig) -> bool:
-    """Whether this is a task that can have sub-tasks; not where max_concurrency leaves no room for them."""
-    if config.get("max_concurrency") == 1:  # the task itself holds the one place
-        return False
+    """Whether this is a task that can have sub-tasks."""
     return names.CONFIG_KEY_CALL in config.get("configurable", {})
 
 
@@ -86,7 +87,7 @@ def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any
         A future of the running event loop, or of a thread's.
     """
     start = config["configurable"][names.CONFIG_KEY_CALL]
-    schedule = start.keywords["schedule_task"]
+    schedule, submit = start.keywords["schedule_task"], _beside(start.keywords["submit"]())
     if isinstance(schedule, _Numbered):  # a sub-task hands it on to its own
         schedule = schedule.schedule
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
@@ -96,6 +97,7 @@ def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any
         ((), {}),
         callbacks=config.get("callbacks"),
         schedule_task=_Numbered(schedule, number),
+        submit=lambda: submit,
     )
 
 
@@ -107,6 +109,41 @@ class _Numbered(NamedTuple):
 
     def __call__(self, task: Any, _next: int, call: Any) -> Any:
         return self.schedule(task, self.number, call)
+
+
+def _beside(submit: Any) -> Any:
+    """What starts a sub-task, whatever room there is for tasks.
+
+    A task waits for its sub-tasks and keeps its place meanwhile, among `max_concurrency` or the threads of a pool. Were
+    they to wait for a place too, the first few programs of a step would wait for ever.
+    """
+    executor = copy.copy(getattr(submit, "__self__", None))  # it still waits for what is started here
+    if isinstance(executor, BackgroundExecutor):
+        executor.executor = _Threads()
+    elif isinstance(executor, AsyncBackgroundExecutor):
+        executor.semaphore = None
+    else:  # some other runtime's
+        return submit
+    return executor.submit
+
+
+class _Threads(concurrent.futures.Executor):
+    """Runs everything at once, each in a thread of its own."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                value = function(*args, **kwargs)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+        future.set_running_or_notify_cancel()
+        threading.Thread(target=run, name="toolchord", daemon=True).start()
+        return future
 
 
 async def result(future: Any) -> Any:

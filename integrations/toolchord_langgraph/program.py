@@ -115,7 +115,7 @@ class Program:
             result = await self._frame.sandbox.execute(
                 self._code,
                 self._frame.catalogue,
-                limits=self._frame.limits,
+                limits=self._limits(),
                 journal=journal,
                 watch=streaming.watcher(self._runtime, self._id),
                 variables=streaming.left_in(self._messages_before()) if self._frame.variables else None,
@@ -126,6 +126,11 @@ class Program:
         message = self._answer(result)
         commands = [command for _, kept in sorted(self._kept.items()) for command in kept.commands]
         return [*commands, message] if commands else message
+
+    def _limits(self) -> Limits:
+        limits = self._frame.limits or self._frame.sandbox.limits
+        most = self._config.get("max_concurrency")
+        return limits if not most else dataclasses.replace(limits, concurrency=min(most, limits.concurrency))
 
     @property
     def _run(self) -> str:
