@@ -26,14 +26,17 @@ class TakenOver(JournalConflict, GraphBubbleUp):
 
 
 def tools_of(tools: Iterable[Any]) -> list[BaseTool]:
-    """LangChain's tools of whatever may be given: tools, functions, toolkits, Toolchord's tools and registries."""
+    """LangChain's tools of whatever may be given: tools, functions, toolkits, Toolchord's tools and registries.
+
+    Of several with one name the last is taken, as langgraph's tool nodes do.
+    """
     found: list[BaseTool] = []
     for one in tools:
         if isinstance(one, ToolRegistry | Catalogue | Tool):
             found += langchain_tools(Catalogue.of(one, caller="sandbox"))
         else:
             found += [tool for tool, _ in collected(one)]
-    return found
+    return list({tool.name: tool for tool in found}.values())
 
 
 def for_direct_only(tool: BaseTool) -> bool:
