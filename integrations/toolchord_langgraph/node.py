@@ -108,11 +108,11 @@ class CodeOrchestrator(ToolNode):
     # reaches the one that asked.
 
     def _func(self, input: Any, config: RunnableConfig, runtime: Runtime[Any]) -> Any:
-        _several.set(len(self._parse_input(input)[0]) > 1)
+        _places.set(_placed(self._parse_input(input)[0]))
         return super()._func(input, config, runtime)
 
     async def _afunc(self, input: Any, config: RunnableConfig, runtime: Runtime[Any]) -> Any:
-        _several.set(len(self._parse_input(input)[0]) > 1)
+        _places.set(_placed(self._parse_input(input)[0]))
         return await super()._afunc(input, config, runtime)
 
     def _run_one(
@@ -121,7 +121,7 @@ class CodeOrchestrator(ToolNode):
         if (refusal := self._refusal(call)) is not None:
             return refusal
         config = tool_runtime.config
-        if not _several.get() or not private.can_call(config):
+        if len(_places.get({})) < 2 or not private.can_call(config):
             return super()._run_one(call, input_type, tool_runtime)
         plain = super()._run_one
         task = _Task(self._messages_key, call, tool_runtime)
@@ -140,7 +140,7 @@ class CodeOrchestrator(ToolNode):
         if (refusal := self._refusal(call)) is not None:
             return refusal
         config = tool_runtime.config
-        if not _several.get() or not private.can_call(config):
+        if len(_places.get({})) < 2 or not private.can_call(config):
             return await super()._arun_one(call, input_type, tool_runtime)
         plain = super()._arun_one
         task = _Task(self._messages_key, call, tool_runtime)
@@ -206,7 +206,7 @@ class _Task:
     """One of several calls, as a sub-task: what it gave is kept, and what it wrote to the state."""
 
     def __init__(self, messages_key: str, call: ToolCall, runtime: ToolRuntime[Any, Any]) -> None:
-        self.key = f"{call['id']}\0{call['name']}"
+        self.key = f"{_places.get()[id(call)]}\0{call['id']}\0{call['name']}"  # some models give calls no ids
         self._messages_key = messages_key
         self._runtime = runtime
         self._kept = Kept()
@@ -236,4 +236,9 @@ class _Task:
         return [*kept.commands, *told[self._messages_key]]
 
 
-_several: ContextVar[bool] = ContextVar("toolchord_langgraph_several", default=False)
+def _placed(calls: Sequence[ToolCall]) -> dict[int, int]:
+    """The place of each call among those of its message."""
+    return {id(call): place for place, call in enumerate(calls)}
+
+
+_places: ContextVar[dict[int, int]] = ContextVar("toolchord_langgraph_places")
