@@ -11,7 +11,7 @@ from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 from langgraph.config import get_config
-from langgraph.errors import GraphInterrupt
+from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.prebuilt import ToolNode, ToolRuntime
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.runtime import Runtime
@@ -127,7 +127,10 @@ class CodeOrchestrator(ToolNode):
         task = _Task(self._messages_key, call, tool_runtime)
 
         def run() -> Any:
-            return task.ended(plain(call, input_type, task.runtime()))
+            try:
+                return task.ended(plain(call, input_type, task.runtime()))
+            except ParentCommand as error:
+                return task.left(error)
 
         try:
             return task.outcome(private.call(config, call["name"], task.key, run).result())
@@ -146,7 +149,10 @@ class CodeOrchestrator(ToolNode):
         task = _Task(self._messages_key, call, tool_runtime)
 
         async def run() -> Any:
-            return task.ended(await plain(call, input_type, task.runtime()))
+            try:
+                return task.ended(await plain(call, input_type, task.runtime()))
+            except ParentCommand as error:
+                return task.left(error)
 
         try:
             return task.outcome(await private.result(private.call(config, call["name"], task.key, run)))
@@ -156,6 +162,9 @@ class CodeOrchestrator(ToolNode):
     def _combine_tool_outputs(self, outputs: Any, input_type: Literal["list", "dict", "tool_calls"]) -> Any:
         if pauses := [output.pause for output in outputs if isinstance(output, _Paused)]:
             raise GraphInterrupt(tuple(asked for pause in pauses for asked in pause.args[0]))
+        for output in outputs:
+            if isinstance(output, _Left):
+                raise output.error
         combined = super()._combine_tool_outputs(outputs, input_type)
         return fenced.answered(combined, self._messages_key) if self._fenced else combined
 
@@ -202,6 +211,13 @@ class _Paused:
         self.pause = pause
 
 
+class _Left:
+    """A call in which another graph said where to go: nothing else of the node counts."""
+
+    def __init__(self, error: ParentCommand) -> None:
+        self.error = error
+
+
 class _Task:
     """One of several calls, as a sub-task: what it gave is kept, and what it wrote to the state."""
 
@@ -227,8 +243,14 @@ class _Task:
             told["kept"] = self._kept.written()
         return told
 
+    def left(self, error: ParentCommand) -> dict[str, Any]:
+        """What the sub-task gives when a graph inside of the tool has left it."""
+        return {"left": private.handed_over(error, get_config())}
+
     def outcome(self, told: dict[str, Any]) -> Any:
         """What the node gets; from what was kept, if the sub-task had ended before."""
+        if "left" in told:
+            return _Left(private.hand_over(told["left"], self._runtime.config))
         if self._output is not None:
             return self._output
         kept = Kept.read(told["kept"]) if "kept" in told else Kept()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import copy
+import dataclasses
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
@@ -20,13 +21,17 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import patch_config
 from langgraph._internal import _constants as names
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.errors import ParentCommand
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel._executor import AsyncBackgroundExecutor, BackgroundExecutor
 from langgraph.types import Command
 
 from toolchord.errors import ConfigurationError
 
-_CONSTANTS = "CONF CONFIG_KEY_CALL CONFIG_KEY_CHECKPOINTER CONFIG_KEY_DURABILITY CONFIG_KEY_READ CONFIG_KEY_SEND RESUME"
+_CONSTANTS = (
+    "CONF CONFIG_KEY_CALL CONFIG_KEY_CHECKPOINTER CONFIG_KEY_CHECKPOINT_NS CONFIG_KEY_DURABILITY CONFIG_KEY_READ "
+    "CONFIG_KEY_SEND RESUME"
+)
 _METHODS = "_run_one _arun_one _execute_tool_sync _execute_tool_async _parse_input _combine_tool_outputs"
 
 _missing = [name for name in _CONSTANTS.split() if not hasattr(names, name)]
@@ -154,6 +159,19 @@ async def result(future: Any) -> Any:
 def sends(config: RunnableConfig, writes: Writes) -> None:
     """Write to the state on behalf of the task that has this config."""
     config["configurable"][names.CONFIG_KEY_SEND](writes)
+
+
+def handed_over(error: ParentCommand, config: RunnableConfig) -> Command[Any]:
+    """The command of a graph that a tool ran, which is meant for the graph of the task with this config."""
+    command: Command[Any] = error.args[0]
+    mine = config["configurable"].get(names.CONFIG_KEY_CHECKPOINT_NS)
+    return dataclasses.replace(command, graph=None) if command.graph == mine else command
+
+
+def hand_over(command: Command[Any], config: RunnableConfig) -> ParentCommand:
+    """What ends the task with this config by a command, as a graph that it ran itself would."""
+    mine = config["configurable"].get(names.CONFIG_KEY_CHECKPOINT_NS)
+    return ParentCommand(command if command.graph else dataclasses.replace(command, graph=mine))
 
 
 def updates(command: Command[Any]) -> Writes:

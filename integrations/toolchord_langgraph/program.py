@@ -17,7 +17,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.config import get_config
-from langgraph.errors import GraphBubbleUp, GraphInterrupt, is_invalid_resume
+from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand, is_invalid_resume
 from langgraph.prebuilt import ToolRuntime
 from langgraph.prebuilt.tool_node import ToolCallRequest, ToolInvocationError
 from langgraph.types import Command, interrupt
@@ -195,7 +195,10 @@ class Program:
                 if isinstance(asked, Answered):
                     return asked.value
                 asked = asked.override(tool=capture.view)
-                output = self._frame.run(asked) if self.blocking else await self._frame.arun(asked)
+                try:
+                    output = self._frame.run(asked) if self.blocking else await self._frame.arun(asked)
+                except ParentCommand as error:  # a graph that the tool ran hands over; the program goes on
+                    output = private.handed_over(error, config)
             return self._value(call, capture, output)
         except (GraphBubbleUp, CallPaused) as pause:
             raise pause if isinstance(pause, CallPaused) else CallPaused(pause) from None
