@@ -93,27 +93,20 @@ def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any
     """
     start = config["configurable"][names.CONFIG_KEY_CALL]
     schedule, submit = start.keywords["schedule_task"], _beside(start.keywords["submit"]())
-    if isinstance(schedule, _Numbered):  # a sub-task hands it on to its own
-        schedule = schedule.schedule
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
     function.__name__ = function.__qualname__ = name
+
+    def numbered(task: Any, counted: int, call: Any) -> Any:
+        # Tasks that the function starts come this way too, and keep their numbers.
+        return schedule(task, number if call.func is function else counted, call)
+
     return start(
         function,
         ((), {}),
         callbacks=config.get("callbacks"),
-        schedule_task=_Numbered(schedule, number),
+        schedule_task=numbered,
         submit=lambda: submit,
     )
-
-
-class _Numbered(NamedTuple):
-    """Schedules a sub-task under a number of its own, instead of the next one."""
-
-    schedule: Callable[[Any, int, Any], Any]
-    number: int
-
-    def __call__(self, task: Any, _next: int, call: Any) -> Any:
-        return self.schedule(task, self.number, call)
 
 
 def _beside(submit: Any) -> Any:

@@ -22,6 +22,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, InjectedToolArg, InjectedToolCallId, StructuredTool, ToolException, tool
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import task
 from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.prebuilt import InjectedState, InjectedStore, ToolNode, ToolRuntime, tools_condition
@@ -285,6 +286,28 @@ async def heeds_max_concurrency(bench: Bench) -> None:
         config: RunnableConfig = {"max_concurrency": most}
         found = await bench.run(bench.graph(bench.node(add)), state(*made), config, several=True)
         assert found.texts == ["1", "2", "3", "4", "5"]
+
+
+@behaviour
+async def lets_a_tool_have_tasks_of_its_own(bench: Bench) -> None:
+    @task
+    def half(a: int) -> int:
+        return a // 2
+
+    @task
+    async def ahalf(a: int) -> int:
+        return a // 2
+
+    def halves(a: int) -> str:
+        return str([half(a).result(), half(a + 2).result(), half(a + 4).result()])
+
+    async def ahalves(a: int) -> str:
+        return str([await ahalf(a), await ahalf(a + 2), await ahalf(a + 4)])
+
+    both = StructuredTool.from_function(func=halves, coroutine=ahalves, name="halves", description="Halve.")
+    for made in ([("halves", {"a": 2})], [("halves", {"a": 2}), ("halves", {"a": 4})]):
+        found = await bench.run(bench.graph(bench.node(both), saver=InMemorySaver()), state(*made), thread(), several=True)
+        assert found.texts == ["[1, 2, 3]", "[2, 3, 4]"][: len(made)]
 
 
 # Results
@@ -1212,3 +1235,53 @@ async def test_code_orchestrator_does_what_tool_node_does(behaviour: Behaviour, 
     assert theirs.noted, "nothing to compare"
     await behaviour(ours)
     assert ours.noted == theirs.noted
+
+
+# What a node does with programs, where a ToolNode has nothing to compare
+
+
+def sandboxed(bench_how: str, *tools: Any, **options: Any) -> tuple[Bench, ToolNode]:
+    bench = Bench(CodeOrchestrator, bench_how)
+    return bench, bench.node(*tools, **options)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("saver", [None, InMemorySaver], ids=["no saver", "saver"])
+async def test_calls_of_two_programs_are_told_apart(saver: Any, how: str) -> None:
+    ran: list[int] = []
+
+    @tool
+    def fetch(a: int) -> int:
+        """Fetch."""
+        ran.append(a)
+        return a
+
+    bench, node = sandboxed(how, fetch)
+    code = "first = await fetch(a={0})\nsecond = await fetch(a={0} + first)\nreturn [first, second]"
+    turns = state(*[("run_code", {"code": code.format(n)}) for n in (1, 10)])
+    found = await bench.run(bench.graph(node, saver=saver and saver()), turns, thread(), several=True)
+    assert found.error is None
+    assert found.texts == ["[1, 2]", "[10, 20]"]
+    assert sorted(ran) == [1, 2, 10, 20]
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_a_tool_of_a_program_has_tasks_of_its_own(how: str) -> None:
+    @task
+    def half(a: int) -> int:
+        return a // 2
+
+    @task
+    async def ahalf(a: int) -> int:
+        return a // 2
+
+    def halves(a: int) -> list[int]:
+        return [half(a).result(), half(a + 2).result()]
+
+    async def ahalves(a: int) -> list[int]:
+        return [await ahalf(a), await ahalf(a + 2)]
+
+    both = StructuredTool.from_function(func=halves, coroutine=ahalves, name="halves", description="Halve.")
+    bench, node = sandboxed(how, both)
+    found = await bench.run(bench.graph(node), state(("run_code", {"code": "return [await halves(a=2), await halves(a=8)]"})))
+    assert found.texts == ["[[1, 2], [4, 5]]"]
