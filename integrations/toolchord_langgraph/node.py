@@ -30,7 +30,7 @@ from toolchord_langgraph.code_tool import (
     for_direct_only,
     tools_of,
 )
-from toolchord_langgraph.program import Frame, Kept, Output
+from toolchord_langgraph.program import Frame, Output
 
 
 class CodeOrchestrator(ToolNode):
@@ -225,12 +225,12 @@ class _Task:
         self.key = f"{_places.get()[id(call)]}\0{call['id']}\0{call['name']}"  # some models give calls no ids
         self._messages_key = messages_key
         self._runtime = runtime
-        self._kept = Kept()
+        self._writes: list[tuple[str, Any]] = []
         self._output: Any = None
 
     def runtime(self) -> ToolRuntime[Any, Any]:
         """The call's own; asked for within the sub-task."""
-        config = private.bridged(get_config(), self._runtime.config, self._kept.writes.extend)
+        config = private.bridged(get_config(), self._runtime.config, self._writes.extend)
         return dataclasses.replace(self._runtime, config=config)
 
     def ended(self, output: Any) -> dict[str, Any]:
@@ -238,9 +238,10 @@ class _Task:
         self._output = output
         outputs = output if isinstance(output, list) else [output]
         told: dict[str, Any] = {self._messages_key: [one for one in outputs if isinstance(one, ToolMessage)]}
-        self._kept.commands = [one for one in outputs if isinstance(one, Command)]
-        if self._kept:
-            told["kept"] = self._kept.written()
+        if len(told[self._messages_key]) < len(outputs):
+            told["outputs"] = outputs
+        if self._writes:
+            told["writes"] = [list(write) for write in self._writes]
         return told
 
     def left(self, error: ParentCommand) -> dict[str, Any]:
@@ -253,9 +254,8 @@ class _Task:
             return _Left(private.hand_over(told["left"], self._runtime.config))
         if self._output is not None:
             return self._output
-        kept = Kept.read(told["kept"]) if "kept" in told else Kept()
-        private.sends(self._runtime.config, kept.writes)
-        return [*kept.commands, *told[self._messages_key]]
+        private.sends(self._runtime.config, [(channel, value) for channel, value in told.get("writes", ())])
+        return told.get("outputs", told[self._messages_key])
 
 
 def _placed(calls: Sequence[ToolCall]) -> dict[int, int]:

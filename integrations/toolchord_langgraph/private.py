@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import copy
 import dataclasses
 import hashlib
+import inspect
 import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -91,6 +93,10 @@ def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any
     Returns:
         A future of the running event loop, or of a thread's.
     """
+    if not can_call(config):  # outside of a graph, as in a unit test of the node
+        if inspect.iscoroutinefunction(function):
+            return asyncio.ensure_future(function())
+        return _Threads().submit(contextvars.copy_context().run, function)
     start = config["configurable"][names.CONFIG_KEY_CALL]
     schedule, submit = start.keywords["schedule_task"], _beside(start.keywords["submit"]())
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
@@ -151,7 +157,8 @@ async def result(future: Any) -> Any:
 
 def sends(config: RunnableConfig, writes: Writes) -> None:
     """Write to the state on behalf of the task that has this config."""
-    config["configurable"][names.CONFIG_KEY_SEND](writes)
+    if writes:
+        config["configurable"][names.CONFIG_KEY_SEND](writes)
 
 
 def handed_over(error: ParentCommand, config: RunnableConfig) -> Command[Any]:
@@ -191,6 +198,8 @@ def bridged(config: RunnableConfig, parent: RunnableConfig, keep: Callable[[Writ
         parent: the parent task's.
         keep: is given the writes, for they are not among the sub-task's own.
     """
+    if not can_call(parent):
+        return config
     own, outer = config["configurable"][names.CONFIG_KEY_SEND], parent["configurable"][names.CONFIG_KEY_SEND]
 
     def send(writes: Writes) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeAlias
 from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand, is_invalid_resume
 from langgraph.prebuilt import ToolRuntime
@@ -47,9 +47,6 @@ Output: TypeAlias = "ToolMessage | Command[Any] | list[ToolMessage | Command[Any
 
 _SHOWN = 2_000
 """Characters of an inner call's result that streams show."""
-
-_serde = JsonPlusSerializer()
-
 
 @dataclass(frozen=True)
 class Frame:
@@ -91,6 +88,7 @@ class Program:
         self._kept: dict[int, Kept] = {}
         self._messages: dict[int, ToolMessage] = {}
         self._answers: dict[int, Any] = {}
+        self._serde: SerializerProtocol
 
     async def go(self) -> Output:
         """Run it to its end, or to where it waits for a person.
@@ -101,14 +99,17 @@ class Program:
         """
         info = self._runtime.execution_info
         place = private.location(self._config, info.checkpoint_id if info else None)
-        if place is None:  # nothing can be answered later, and what langgraph remembers of sub-tasks is not asked for
+        store: JournalStore
+        if place is not None:
+            store, self._serde = CheckpointStore(place, blocking=self.blocking), place.saver.serde
+        else:  # nothing can be answered later, and what langgraph remembers of sub-tasks is not asked for
             self._attempt = uuid.uuid4().hex
-        store: JournalStore = CheckpointStore(place, blocking=self.blocking) if place else _memory.of(self._run)
+            store = self._serde = _memory.of(self._run) if private.can_call(self._config) else _LocalStore()
         journal = await TaskJournal.open(store, self._run, unclear=self._ask_what_became_of)
         journal.host = self
         self._journal = journal
         for number, data in sorted(journal.kept.items()):
-            self._kept[number] = Kept.read(data)
+            self._kept[number] = Kept.read(data, self._serde)
             private.sends(self._config, self._kept[number].writes)
         token = _current.set(self)
         try:
@@ -167,7 +168,7 @@ class Program:
     def kept(self, call: CallIdentity) -> bytes | None:
         """See `journal.Host`."""
         kept = self._kept.get(call.number)
-        return None if kept is None else kept.written()
+        return None if kept is None else kept.written(self._serde)
 
     # a call
 
@@ -233,7 +234,7 @@ class Program:
     def _apply(self, call: CallIdentity, command: Command[Any]) -> None:
         """Do what a tool's command says: update the state at once, for later calls to see; go elsewhere at the end."""
         kept = self._kept[call.number]
-        if command.graph is None:
+        if command.graph is None and private.can_call(self._config):
             writes = private.updates(command)
             kept.writes.extend(writes)
             private.sends(self._config, writes)
@@ -364,16 +365,16 @@ class Kept:
     def __bool__(self) -> bool:
         return bool(self.commands or self.writes)
 
-    def written(self) -> bytes:
+    def written(self, serde: SerializerProtocol) -> bytes:
         """As bytes, for a store."""
-        kind, data = _serde.dumps_typed([self.commands, [list(write) for write in self.writes]])
+        kind, data = serde.dumps_typed([self.commands, [list(write) for write in self.writes]])
         return kind.encode() + b":" + data
 
     @classmethod
-    def read(cls, data: bytes) -> Kept:
+    def read(cls, data: bytes, serde: SerializerProtocol) -> Kept:
         """From bytes."""
         kind, _, rest = data.partition(b":")
-        commands, writes = _serde.loads_typed((kind.decode(), rest))
+        commands, writes = serde.loads_typed((kind.decode(), rest))
         return cls(commands, [(channel, value) for channel, value in writes])
 
 
@@ -414,15 +415,34 @@ def _as_child(config: RunnableConfig) -> Iterator[None]:
         var_child_runnable_config.reset(token)
 
 
+class _LocalStore(MemoryStore):
+    """A store in a graph without a checkpointer. It keeps things as they are: nothing says that they can be written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._things: list[Any] = []
+
+    async def delete(self, run: str) -> None:
+        await super().delete(run)
+        self._things.clear()
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        self._things.append(obj)
+        return "local", str(len(self._things) - 1).encode()
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return self._things[int(data[1])]
+
+
 class _Memory:
     """Stores of runs in graphs without a checkpointer, for a node that is retried. The oldest are forgotten."""
 
     def __init__(self, most: int) -> None:
-        self._stores: OrderedDict[str, MemoryStore] = OrderedDict()
+        self._stores: OrderedDict[str, _LocalStore] = OrderedDict()
         self._most = most
 
-    def of(self, run: str) -> MemoryStore:
-        store = self._stores.setdefault(run, MemoryStore())
+    def of(self, run: str) -> _LocalStore:
+        store = self._stores.setdefault(run, _LocalStore())
         self._stores.move_to_end(run)
         while len(self._stores) > self._most:
             self._stores.popitem(last=False)

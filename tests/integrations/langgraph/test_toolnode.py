@@ -22,6 +22,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, InjectedToolArg, InjectedToolCallId, StructuredTool, ToolException, tool
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.func import task
 from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
@@ -130,12 +131,13 @@ async def takes_a_dataclass_state(bench: Bench) -> None:
         factor: int = 3
 
     @tool
-    def times(a: int, factor: Annotated[int, InjectedState("factor")], runtime: ToolRuntime) -> str:
+    def times(a: int, factor: Annotated[int, InjectedState("factor")], runtime: ToolRuntime[Any, Any]) -> str:
         """Multiply."""
         return f"{a * factor} {type(runtime.state).__name__}"
 
     graph = bench.graph(bench.node(times), Data)
     found = await bench.run(graph, {"messages": state(("times", {"a": 2}))["messages"]})
+    assert found.error is None
     assert found.texts == ["6 Data"]
 
 
@@ -442,6 +444,27 @@ async def refuses_commands_that_do_not_fit(bench: Bench) -> None:
         assert found.error[0] == "ValueError"
     wrong = bench.node(commanding(lambda i: Command(update={"messages": ok(i)})))
     assert (await bench.ask(wrong, [calls(GIVE)])).error is not None
+
+
+class Unwritable:
+    """Nothing that a checkpointer could keep."""
+
+
+class Holding(TypedDict):
+    messages: Annotated[list[AnyMessage], add_messages]
+    thing: Any
+
+
+@behaviour
+async def carries_things_that_no_checkpointer_could_keep(bench: Bench) -> None:
+    def give(call_id: str) -> Any:
+        return Command(update={"messages": [ToolMessage("ok", tool_call_id=call_id, artifact=Unwritable())], "thing": Unwritable()})
+
+    node = bench.node(commanding(give), add)
+    for made in ([GIVE], [GIVE, ("add", {"a": 1})]):
+        found = await bench.run(bench.graph(node, Holding), {"messages": [calls(*made)]}, several=len(made) > 1)
+        assert isinstance(found.value["thing"], Unwritable)
+        assert isinstance(found.messages[0].artifact, Unwritable)
 
 
 @behaviour
@@ -1285,3 +1308,142 @@ async def test_a_tool_of_a_program_has_tasks_of_its_own(how: str) -> None:
     bench, node = sandboxed(how, both)
     found = await bench.run(bench.graph(node), state(("run_code", {"code": "return [await halves(a=2), await halves(a=8)]"})))
     assert found.texts == ["[[1, 2], [4, 5]]"]
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_a_program_runs_outside_of_a_graph_too(how: str) -> None:
+    note = commanding(lambda i: Command(update={"messages": ok(i), "notes": ["n"]}), name="note")
+    bench, node = sandboxed(how, add, note)
+    given = {"messages": [program("import asyncio\nreturn sum(await asyncio.gather(add(a=1), add(a=2)))")]}
+    for _ in range(2):
+        found = await bench.ask(node, given)
+        assert [message.content for message in found.value["messages"]] == ["5"]
+    found = await bench.ask(node, {"messages": [program("await note()\nreturn await add(a=1)")], "notes": []})
+    assert [type(one).__name__ for one in found.value] == ["Command", "dict"]
+    assert found.value[0].update == {"notes": ["n"]}
+    assert found.value[1]["messages"][0].content == "2"
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_what_an_inner_call_gives_the_state_need_not_be_writable(how: str) -> None:
+    def give(call_id: str) -> Any:
+        return Command(update={"messages": ok(call_id), "thing": Unwritable()})
+
+    bench, node = sandboxed(how, commanding(give))
+    found = await bench.run(bench.graph(node, Holding), {"messages": [program("await give()\nreturn 1")]})
+    assert found.error is None
+    assert found.texts == ["1"]
+    assert isinstance(found.value["thing"], Unwritable)
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_what_an_inner_call_gives_the_state_is_written_as_the_checkpointer_writes(how: str) -> None:
+    def give(call_id: str) -> Any:
+        return Command(update={"messages": ok(call_id), "thing": Picklable(7)})
+
+    @tool
+    def ask() -> str:
+        """Ask."""
+        return str(interrupt("go on?"))
+
+    bench, node = sandboxed(how, commanding(give), ask)
+    graph = bench.graph(node, Holding, saver=InMemorySaver(serde=JsonPlusSerializer(pickle_fallback=True)))
+    given = {"messages": [program("await give()\nreturn await ask()")]}
+    found = await resumed(bench, graph, given, "yes")
+    assert found.texts == ["yes"]
+    assert found.value["thing"].number == 7
+
+
+class Picklable:
+    """Kept by a checkpointer that may pickle, and by no other."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("most", [1, 2, None])
+async def test_programs_of_one_step_do_not_wait_for_each_other(most: int | None, how: str) -> None:
+    running = Gauge()
+
+    @tool
+    def fetch(a: int) -> int:
+        """Fetch."""
+        with running:
+            return a
+
+    code = "import asyncio\nreturn sum(await asyncio.gather(*[fetch(a=n) for n in range(5)]))"
+    bench, node = sandboxed(how, fetch)
+    config: RunnableConfig = {} if most is None else {"max_concurrency": most}
+    turns = state(*[("run_code", {"code": code})] * 7)  # more than the threads of a small machine
+    found = await asyncio.wait_for(bench.run(bench.graph(node), turns, config, modes=["values"]), 60)
+    assert found.error is None
+    assert found.texts == ["10"] * 7
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_max_concurrency_bounds_the_calls_of_a_program(how: str) -> None:
+    running = Gauge()
+
+    @tool
+    def fetch(a: int) -> int:
+        """Fetch."""
+        with running:
+            return a
+
+    @tool
+    async def afetch(a: int) -> int:
+        """Fetch."""
+        with running:
+            await asyncio.sleep(0)
+            return a
+
+    bench, node = sandboxed(how, fetch, afetch)
+    name = "fetch" if how == "sync" else "afetch"
+    code = f"import asyncio\nreturn sum(await asyncio.gather(*[{name}(a=n) for n in range(12)]))"
+    found = await bench.run(bench.graph(node), state(("run_code", {"code": code})), {"max_concurrency": 2})
+    assert found.texts == ["66"]
+    assert running.most <= 2
+
+
+class Gauge:
+    """How many are inside at once, at most."""
+
+    def __init__(self) -> None:
+        self.inside = self.most = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.inside -= 1
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_a_graph_that_an_inner_call_runs_hands_over_to_the_programs_graph(how: str) -> None:
+    inner = StateGraph(State)
+
+    def leave(state: State) -> Any:
+        return Command(graph=Command.PARENT, update={"messages": ok(state["notes"][0]), "notes": ["from within"]}, goto="after")
+
+    inner.add_node("one", leave)
+    inner.add_edge(START, "one")
+    within = inner.compile()
+
+    def nested(call_id: Annotated[str, InjectedToolCallId]) -> Any:
+        return within.invoke({"messages": [], "notes": [call_id]})
+
+    async def anested(call_id: Annotated[str, InjectedToolCallId]) -> Any:
+        return await within.ainvoke({"messages": [], "notes": [call_id]})
+
+    both = StructuredTool.from_function(func=nested, coroutine=anested, name="nested", description="Nested.")
+    bench, node = sandboxed(how, both, add)
+    graph = bench.graph(node, build=lambda b: b.add_node("after", lambda _: {"notes": ["after"]}))
+    found = await bench.run(graph, state(("run_code", {"code": "first = await nested()\nreturn [first, await add(a=1)]"})))
+    assert found.error is None
+    assert found.texts == ['["ok", 2]']
+    assert found.value["notes"] == ["from within", "after"]
