@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import hashlib
 import uuid
@@ -19,7 +20,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand, is_invalid_resume
 from langgraph.prebuilt import ToolRuntime
-from langgraph.prebuilt.tool_node import ToolCallRequest, ToolInvocationError
+from langgraph.prebuilt.tool_node import ToolCallRequest, ToolInvocationError, msg_content_output
 from langgraph.types import Command, interrupt
 from pydantic import Discriminator, ValidationError
 
@@ -319,34 +320,35 @@ class Captured(Capture):
     def __init__(self, tool: BaseTool, config: RunnableConfig) -> None:
         super().__init__(tool)
         self._made: Any = None
+        self._said: Any = None
+        self._artifact: Any = None
         cls = type(self.view)
 
         def invoke(given: Any, _config: Any = None, **options: Any) -> Any:
-            self._made = cls.invoke(self.view, given, config, **options)
-            return self._made
+            return self._noted(cls.invoke(self.view, given, config, **options))
 
         async def ainvoke(given: Any, _config: Any = None, **options: Any) -> Any:
-            self._made = await cls.ainvoke(self.view, given, config, **options)
-            return self._made
+            return self._noted(await cls.ainvoke(self.view, given, config, **options))
 
         object.__setattr__(self.view, "invoke", invoke)
         object.__setattr__(self.view, "ainvoke", ainvoke)
 
+    def _noted(self, made: Any) -> Any:
+        """What LangChain made of the result; what it says is kept, for a wrapper may change the message in place."""
+        self._made = made
+        if isinstance(made, ToolMessage):
+            self._said, self._artifact = msg_content_output(copy.deepcopy(made.content)), made.artifact
+        return made
+
     def native(self, message: ToolMessage) -> Any:
-        """The tool's own value, unless something between it and the program changed the message's text."""
-        made = self._made
-        if isinstance(made, Command):
+        """The tool's own value, unless something between it and the program changed what the message says."""
+        if not isinstance(self._made, ToolMessage) or message.artifact is not self._artifact:
             return self.message_value(message)
-        if isinstance(made, ToolMessage) and (
-            message.content == made.content
-            or (
-                isinstance(message.content, str)
-                and isinstance(made.content, str)
-                and made.content
-                and message.content.endswith(made.content)
-            )
-        ):
-            return self.value(made)
+        said = self._said
+        if message.content == said:
+            return self.value(self._made)
+        if said and isinstance(said, str) and isinstance(message.content, str) and message.content.endswith(said):
+            return self.value(self._made)  # a note was put in front of it
         return self.message_value(message)
 
     def message_value(self, message: ToolMessage) -> Any:

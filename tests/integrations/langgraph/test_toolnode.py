@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 import operator
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
@@ -36,6 +36,8 @@ from typing_extensions import TypedDict
 
 from tests.integrations.langgraph.bench import HOW, Behaviour, Bench, plain
 from tests.integrations.langgraph.graphs import Script, State, calls, graph_of, program, thread, tool_messages
+from toolchord import CodeSandbox, Limits
+from toolchord.errors import ConfigurationError
 from toolchord_langgraph import CodeOrchestrator
 
 BEHAVIOURS: list[Behaviour] = []
@@ -1263,9 +1265,18 @@ async def test_code_orchestrator_does_what_tool_node_does(behaviour: Behaviour, 
 # What a node does with programs, where a ToolNode has nothing to compare
 
 
-def sandboxed(bench_how: str, *tools: Any, **options: Any) -> tuple[Bench, ToolNode]:
-    bench = Bench(CodeOrchestrator, bench_how)
-    return bench, bench.node(*tools, **options)
+SANDBOX = CodeSandbox(limits=Limits(wall_time=60))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closed() -> Iterator[None]:
+    with SANDBOX:
+        yield
+
+
+def sandboxed(how: str, *tools: Any, **options: Any) -> tuple[Bench, ToolNode]:
+    bench = Bench(CodeOrchestrator, how)
+    return bench, bench.node(*tools, sandbox=SANDBOX, **options)
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -1447,3 +1458,218 @@ async def test_a_graph_that_an_inner_call_runs_hands_over_to_the_programs_graph(
     assert found.error is None
     assert found.texts == ['["ok", 2]']
     assert found.value["notes"] == ["from within", "after"]
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("in_place", [True, False], ids=["in place", "a copy"])
+async def test_a_program_gets_what_a_wrapper_made_of_a_result(in_place: bool, how: str) -> None:
+    @tool(response_format="content_and_artifact")
+    def both(a: int) -> tuple[str, dict[str, str]]:
+        """Both."""
+        return "the secret", {"key": "secret"}
+
+    @tool
+    def plain_text(a: int) -> str:
+        """Text."""
+        return "the secret"
+
+    def wrap(request: ToolCallRequest, _: Any) -> Any:
+        answer = yield request
+        if request.tool_call["name"] == "run_code":
+            return answer
+        if in_place:
+            answer.content, answer.artifact = "redacted", None
+            return answer
+        return answer.model_copy(update={"content": "redacted", "artifact": None})
+
+    bench, node = sandboxed(how, both, plain_text, **both_wrappers(wrap))
+    code = "print([await both(a=1), await plain_text(a=1)])"
+    outer = state(("run_code", {"code": code}))
+    found = await bench.run(bench.graph(node), outer, modes=["updates", "values", "custom", "tasks"])
+    assert found.error is None
+    assert "['redacted', 'redacted']" in found.texts[0]
+    assert "secret" not in repr(found.streams)
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_a_program_gets_the_artifact_that_a_wrapper_left(how: str) -> None:
+    @tool(response_format="content_and_artifact")
+    def both(a: int) -> tuple[str, dict[str, str]]:
+        """Both."""
+        return "said", {"key": "secret"}
+
+    def wrap(request: ToolCallRequest, _: Any) -> Any:
+        answer = yield request
+        if request.tool_call["name"] == "both":
+            answer.artifact = {"key": "***"}
+        return answer
+
+    bench, node = sandboxed(how, both, **both_wrappers(wrap))
+    found = await bench.run(bench.graph(node), state(("run_code", {"code": "return await both(a=1)"})))
+    assert found.texts == ['{"key": "***"}']
+
+
+# What is different on purpose
+
+
+class Asking:
+    """A tool whose calls ask a question. When resumed, Bob's asks before Ann's, however the threads are scheduled."""
+
+    def __init__(self) -> None:
+        self._bob_asked = threading.Event()
+        self._resumed = False
+
+        @tool
+        def ask(who: str) -> str:
+            """Ask."""
+            if self._resumed and who == "ann":
+                assert self._bob_asked.wait(30)
+            try:
+                return f"{who} got {interrupt(f'{who}?')}"
+            finally:
+                if who == "bob":
+                    self._bob_asked.set()
+
+        self.tool = ask
+
+    def resume(self) -> None:
+        self._bob_asked.clear()
+        self._resumed = True
+
+
+async def test_answers_of_parallel_questions_reach_the_call_that_asked() -> None:
+    made = state(("ask", {"who": "ann"}), ("ask", {"who": "bob"}))
+
+    asking, theirs = Asking(), Bench(ToolNode, "sync")
+    graph = theirs.graph(theirs.node(asking.tool), saver=InMemorySaver())
+    await theirs.run(graph, made, thread())
+    [asked] = graph.get_state(thread()).interrupts
+    assert asked.value == "ann?"  # bob's question is lost
+    for answer in ("for ann", "again for ann"):
+        asking.resume()
+        found = await theirs.run(graph, Command(resume=answer), thread())
+    assert found.texts == ["ann got again for ann", "bob got for ann"]
+
+    asking, ours = Asking(), Bench(CodeOrchestrator, "sync")
+    graph = ours.graph(ours.node(asking.tool), saver=InMemorySaver())
+    await ours.run(graph, made, thread())
+    questions = graph.get_state(thread()).interrupts
+    assert [one.value for one in questions] == ["ann?", "bob?"]
+    asking.resume()
+    found = await ours.run(graph, Command(resume={one.id: f"for {one.value[:3]}" for one in questions}), thread())
+    assert found.texts == ["ann got for ann", "bob got for bob"]
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_parallel_questions_are_answered_in_any_order(how: str) -> None:
+    asking, bench = Asking(), Bench(CodeOrchestrator, how)
+    graph = bench.graph(bench.node(asking.tool), saver=InMemorySaver())
+    await bench.run(graph, state(("ask", {"who": "ann"}), ("ask", {"who": "bob"})), thread())
+    questions = graph.get_state(thread()).interrupts
+    for one in reversed(questions):
+        found = await bench.run(graph, Command(resume={one.id: f"for {one.value[:3]}"}), thread())
+    assert found.texts == ["ann got for ann", "bob got for bob"]
+
+
+async def test_calls_that_have_ended_do_not_run_again_when_another_one_asked() -> None:
+    ran: list[int] = []
+
+    @tool
+    def note(a: int, call_id: Annotated[str, InjectedToolCallId]) -> Any:
+        """Note."""
+        ran.append(a)
+        return [ToolMessage(str(a), tool_call_id=call_id), Command(update={"notes": [f"n{a}"]})]
+
+    @tool
+    def ask() -> str:
+        """Ask."""
+        return str(interrupt("?"))
+
+    made = state(("note", {"a": 1}), ("ask", {}), ("note", {"a": 2}))
+    results = []
+    for cls, expected in ((ToolNode, [1, 1, 2, 2]), (CodeOrchestrator, [1, 2])):
+        for how in HOW:
+            ran.clear()
+            bench = Bench(cls, how)
+            graph = bench.graph(bench.node(note, ask), saver=InMemorySaver())
+            await bench.run(graph, made, thread())
+            found = await bench.run(graph, Command(resume="yes"), thread())
+            assert sorted(ran) == expected
+            assert found.value["notes"] == ["n1", "n2"]
+            results.append([plain(message) for message in found.messages])
+    assert all(result == results[0] for result in results)
+
+
+async def test_a_call_that_leaves_for_the_parent_waits_for_another_one_that_asks() -> None:
+    inner = StateGraph(State)
+    inner.add_node("one", lambda _: Command(graph=Command.PARENT, update={"messages": ok("c1"), "notes": ["left"]}))
+    inner.add_edge(START, "one")
+    within = inner.compile()
+    ran: list[int] = []
+
+    @tool
+    def leave() -> Any:
+        """Leave."""
+        ran.append(1)
+        return within.invoke({"messages": [], "notes": []})
+
+    @tool
+    def ask() -> str:
+        """Ask."""
+        return str(interrupt("?"))
+
+    bench = Bench(CodeOrchestrator, "sync")
+    graph = bench.graph(bench.node(leave, ask), saver=InMemorySaver())
+    await bench.run(graph, state(("leave", {}), ("ask", {})), thread())
+    found = await bench.run(graph, Command(resume="yes"), thread())
+    assert found.error is None
+    assert found.value["notes"] == ["left"]
+    assert ran == [1]
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_several_calls_show_in_updates_one_by_one(how: str) -> None:
+    note = commanding(lambda i: Command(update={"messages": ok(i), "notes": ["n"]}))
+    made = state(("add", {"a": 1}), GIVE)
+    theirs, ours = Bench(ToolNode, how), Bench(CodeOrchestrator, how)
+    found = await theirs.run(theirs.graph(theirs.node(add, note)), made)
+    assert [list(chunk) for chunk in found.told("updates")] == [["tools"]]
+    found = await ours.run(ours.graph(ours.node(add, note)), made)
+    names = [name for chunk in found.told("updates") for name in chunk]
+    assert sorted(names[:2]) == ["add", "give"]
+    assert names[2:] == ["tools"]
+    [told] = [chunk["add"] for chunk in found.told("updates") if "add" in chunk]
+    assert [message.content for message in told["messages"]] == ["2"]
+
+
+async def test_the_code_tool_is_one_more_tool() -> None:
+    seen: list[list[str]] = []
+
+    @tool
+    def look(runtime: ToolRuntime) -> str:
+        """Look."""
+        seen.append([one.name for one in runtime.tools])
+        return "seen"
+
+    bench, node = sandboxed("sync", look)
+    assert list(node.tools_by_name) == ["look", "run_code"]
+    await bench.run(bench.graph(node), state(("look", {})))
+    assert seen == [["look", "run_code"]]
+    found = await bench.run(bench.graph(node), state(("unknown", {})))
+    assert found.texts == ["Error: unknown is not a valid tool, try one of [look, run_code]."]
+    assert found.messages[0].status == "error"
+    with pytest.raises(ConfigurationError, match="code_name="):
+        CodeOrchestrator([look], code_name="look")
+
+
+async def test_one_of_several_calls_runs_as_a_task_of_its_own_name() -> None:
+    @tool
+    def where(config: RunnableConfig) -> str:
+        """Say where."""
+        return str(config["metadata"]["langgraph_node"])
+
+    theirs, ours = Bench(ToolNode, "sync"), Bench(CodeOrchestrator, "sync")
+    several = state(("where", {}), ("where", {}))
+    assert (await theirs.run(theirs.graph(theirs.node(where)), several)).texts == ["tools", "tools"]
+    assert (await ours.run(ours.graph(ours.node(where)), several)).texts == ["where", "where"]
+    assert (await ours.run(ours.graph(ours.node(where)), state(("where", {})))).texts == ["tools"]
