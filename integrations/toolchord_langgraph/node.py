@@ -15,7 +15,6 @@ from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.prebuilt import ToolNode, ToolRuntime
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.runtime import Runtime
-from langgraph.types import Command
 
 from toolchord import CodeSandbox, Limits
 from toolchord.errors import ConfigurationError

@@ -49,6 +49,7 @@ Output: TypeAlias = "ToolMessage | Command[Any] | list[ToolMessage | Command[Any
 _SHOWN = 2_000
 """Characters of an inner call's result that streams show."""
 
+
 @dataclass(frozen=True)
 class Frame:
     """What a program needs of the node that runs it.

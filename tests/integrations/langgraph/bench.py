@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from langchain_core.messages import BaseMessage, ToolMessage
-from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.runtime import Runtime
@@ -76,7 +75,7 @@ class Bench:
         self,
         graph: Any,
         given: Any,
-        config: RunnableConfig | None = None,
+        config: Any = None,
         *,
         modes: Sequence[str] = ("updates", "values"),
         several: bool = False,
@@ -154,4 +153,3 @@ def _fields(thing: Any) -> list[str]:
 
 
 Behaviour: TypeAlias = Callable[[Bench], Awaitable[None]]
-

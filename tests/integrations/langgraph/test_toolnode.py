@@ -8,8 +8,6 @@ its own at the end.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import operator
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.func import task
-from langgraph.graph import END, START, StateGraph, add_messages
+from langgraph.graph import START, StateGraph, add_messages
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.prebuilt import InjectedState, InjectedStore, ToolNode, ToolRuntime, tools_condition
 from langgraph.prebuilt.tool_node import ToolCallRequest, ToolInvocationError
@@ -35,7 +33,7 @@ from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from tests.integrations.langgraph.bench import HOW, Behaviour, Bench, plain
-from tests.integrations.langgraph.graphs import Script, State, calls, graph_of, program, thread, tool_messages
+from tests.integrations.langgraph.graphs import Script, State, calls, graph_of, program, thread
 from toolchord import CodeSandbox, Limits
 from toolchord.errors import ConfigurationError
 from toolchord_langgraph import CodeOrchestrator
@@ -83,7 +81,15 @@ def state(*made: tuple[str, dict[str, Any]]) -> dict[str, Any]:
 
 def giving(answer: Callable[[], Any], **options: Any) -> BaseTool:
     """A tool `give` that returns what it is told to."""
-    return StructuredTool.from_function(func=answer, name="give", description="Give.", **options)
+
+    def give() -> Any:
+        return answer()
+
+    return StructuredTool.from_function(func=give, name="give", description="Give.", **options)
+
+
+def always(value: Any) -> Callable[..., Any]:
+    return lambda *_: value
 
 
 def commanding(command: Callable[[str], Any], name: str = "give") -> BaseTool:
@@ -95,7 +101,7 @@ def commanding(command: Callable[[str], Any], name: str = "give") -> BaseTool:
     return StructuredTool.from_function(func=give, name=name, description="Give.")
 
 
-GIVE = ("give", {})
+GIVE: tuple[str, dict[str, Any]] = ("give", {})
 
 # Inputs
 
@@ -206,7 +212,10 @@ async def takes_calls_by_send(bench: Bench) -> None:
     call = ToolCall(type="tool_call", id="c1", name="seen", args={"a": 1})
     for sent, expected in (
         ([call], "1 1 ['n']"),
-        ({"__type": "tool_call_with_context", "tool_call": call, "state": {"messages": [1, 2], "notes": None}}, "1 2 None"),
+        (
+            {"__type": "tool_call_with_context", "tool_call": call, "state": {"messages": [1, 2], "notes": None}},
+            "1 2 None",
+        ),
     ):
         builder = StateGraph(State)
         builder.add_node("tools", bench.node(seen))
@@ -230,7 +239,9 @@ async def keeps_messages_under_another_key(bench: Bench) -> None:
     class Chat(TypedDict):
         chat: Annotated[list[AnyMessage], add_messages]
 
-    node = bench.node(add, commanding(lambda i: Command(update={"chat": [ToolMessage("ok", tool_call_id=i)]})), messages_key="chat")
+    node = bench.node(
+        add, commanding(lambda i: Command(update={"chat": [ToolMessage("ok", tool_call_id=i)]})), messages_key="chat"
+    )
     found = await bench.run(bench.graph(node, Chat), {"chat": [calls(("add", {"a": 1}))]})
     assert [message.text for message in found.value["chat"]] == ["", "2"]
     found = await bench.run(bench.graph(node, Chat), {"chat": [calls(GIVE)]})
@@ -277,7 +288,9 @@ async def runs_both_of_two_calls_that_have_one_id(bench: Bench) -> None:
         ran.append(a)
         return a
 
-    message = AIMessage("", tool_calls=[ToolCall(type="tool_call", id="", name="once", args={"a": n}) for n in (1, 2, 2)])
+    message = AIMessage(
+        "", tool_calls=[ToolCall(type="tool_call", id="", name="once", args={"a": n}) for n in (1, 2, 2)]
+    )
     found = await bench.run(bench.graph(bench.node(once)), {"messages": [message], "notes": []}, several=True)
     assert found.texts == ["1", "2", "2"]
     assert sorted(ran) == [1, 2, 2]
@@ -310,7 +323,9 @@ async def lets_a_tool_have_tasks_of_its_own(bench: Bench) -> None:
 
     both = StructuredTool.from_function(func=halves, coroutine=ahalves, name="halves", description="Halve.")
     for made in ([("halves", {"a": 2})], [("halves", {"a": 2}), ("halves", {"a": 4})]):
-        found = await bench.run(bench.graph(bench.node(both), saver=InMemorySaver()), state(*made), thread(), several=True)
+        found = await bench.run(
+            bench.graph(bench.node(both), saver=InMemorySaver()), state(*made), thread(), several=True
+        )
         assert found.texts == ["[1, 2, 3]", "[2, 3, 4]"][: len(made)]
 
 
@@ -338,9 +353,12 @@ async def makes_text_of_what_a_tool_returns(bench: Bench) -> None:
         ((1, 2), "[1, 2]"),
     ]
     for value, _ in expected:
-        found = await bench.run(bench.graph(bench.node(giving(lambda value=value: value))), state(GIVE))
+        found = await bench.run(bench.graph(bench.node(giving(always(value)))), state(GIVE))
         assert found.error is None
-    texts = [(await bench.ask(bench.node(giving(lambda v=v: v)), state(GIVE))).value["messages"][0].content for v, _ in expected]
+    texts = [
+        (await bench.ask(bench.node(giving(always(value))), state(GIVE))).value["messages"][0].content
+        for value, _ in expected
+    ]
     assert texts[:5] == ["text", "12345", "", "1", "1.5"]
     assert texts[7] == '{"a": "ü", "b": [1]}'
 
@@ -360,7 +378,9 @@ async def keeps_artifacts(bench: Bench) -> None:
 
 @behaviour
 async def takes_messages_that_a_tool_makes_itself(bench: Bench) -> None:
-    own = commanding(lambda i: ToolMessage("own", tool_call_id=i, artifact=[1], status="error", additional_kwargs={"k": 1}))
+    own = commanding(
+        lambda i: ToolMessage("own", tool_call_id=i, artifact=[1], status="error", additional_kwargs={"k": 1})
+    )
     found = await bench.run(bench.graph(bench.node(own)), state(GIVE))
     assert found.texts == ["own"]
     assert found.messages[0].status == "error"
@@ -371,11 +391,12 @@ async def takes_messages_that_a_tool_makes_itself(bench: Bench) -> None:
 
 @behaviour
 async def refuses_lists_that_do_not_answer_the_call_once(bench: Bench) -> None:
-    for made in (
+    lists: list[Callable[[str], Any]] = [
         lambda i: [ToolMessage("a", tool_call_id=i), ToolMessage("b", tool_call_id=i)],
         lambda i: [Command(update={"notes": ["x"]}), ToolMessage("b", tool_call_id="other")],
         lambda i: [Command(update={"notes": ["x"]})],
-    ):
+    ]
+    for made in lists:
         found = await bench.run(bench.graph(bench.node(commanding(made))), state(GIVE))
         assert found.error is not None
         assert "exactly one terminating ToolMessage" in found.error[1]
@@ -405,7 +426,9 @@ async def applies_the_updates_of_commands_by_the_reducers(bench: Bench) -> None:
 @behaviour
 async def mixes_commands_and_messages(bench: Bench) -> None:
     note = commanding(lambda i: Command(update={"messages": ok(i), "notes": ["n"]}))
-    found = await bench.run(bench.graph(bench.node(note, add)), state(("add", {"a": 1}), GIVE, ("add", {"a": 2})), several=True)
+    found = await bench.run(
+        bench.graph(bench.node(note, add)), state(("add", {"a": 1}), GIVE, ("add", {"a": 2})), several=True
+    )
     assert sorted(found.texts) == ["2", "3", "ok"]
     value = (await bench.ask(bench.node(note, add), state(("add", {"a": 1}), GIVE, ("add", {"a": 2})))).value
     assert [type(one).__name__ for one in value] == ["dict", "Command", "dict"]
@@ -435,17 +458,18 @@ async def takes_commands_of_message_lists(bench: Bench) -> None:
 
 @behaviour
 async def refuses_commands_that_do_not_fit(bench: Bench) -> None:
-    for command in (
+    wrong: list[Any] = [
         Command(update={"notes": ["x"]}),
         Command(update={"messages": []}),
         Command(update=[ToolMessage("x", tool_call_id="c1")]),
         Command(update={"messages": [ToolMessage("x", tool_call_id="other")]}),
-    ):
-        found = await bench.run(bench.graph(bench.node(commanding(lambda _, c=command: c))), state(GIVE))
+    ]
+    for command in wrong:
+        found = await bench.run(bench.graph(bench.node(commanding(always(command)))), state(GIVE))
         assert found.error is not None
         assert found.error[0] == "ValueError"
-    wrong = bench.node(commanding(lambda i: Command(update={"messages": ok(i)})))
-    assert (await bench.ask(wrong, [calls(GIVE)])).error is not None
+    for_dicts = bench.node(commanding(lambda i: Command(update={"messages": ok(i)})))
+    assert (await bench.ask(for_dicts, [calls(GIVE)])).error is not None
 
 
 class Unwritable:
@@ -460,7 +484,9 @@ class Holding(TypedDict):
 @behaviour
 async def carries_things_that_no_checkpointer_could_keep(bench: Bench) -> None:
     def give(call_id: str) -> Any:
-        return Command(update={"messages": [ToolMessage("ok", tool_call_id=call_id, artifact=Unwritable())], "thing": Unwritable()})
+        return Command(
+            update={"messages": [ToolMessage("ok", tool_call_id=call_id, artifact=Unwritable())], "thing": Unwritable()}
+        )
 
     node = bench.node(commanding(give), add)
     for made in ([GIVE], [GIVE, ("add", {"a": 1})]):
@@ -476,6 +502,10 @@ async def lets_a_command_remove_all_messages(bench: Bench) -> None:
     assert found.value["messages"] == []
 
 
+def going(goto: Any) -> Callable[[str], Any]:
+    return lambda call_id: Command(update={"messages": ok(call_id)}, goto=goto)
+
+
 @behaviour
 async def goes_where_a_command_says(bench: Bench) -> None:
     for goto, expected in (
@@ -484,7 +514,7 @@ async def goes_where_a_command_says(bench: Bench) -> None:
         (Send("right", {"notes": ["sent"]}), ["right"]),
         ([Send("left", {}), Send("right", {})], ["left", "right"]),
     ):
-        go = commanding(lambda i, goto=goto: Command(update={"messages": ok(i)}, goto=goto))
+        go = commanding(going(goto))
 
         def build(builder: Any) -> None:
             builder.add_node("left", lambda _: {"notes": ["left"]})
@@ -492,7 +522,9 @@ async def goes_where_a_command_says(bench: Bench) -> None:
 
         found = await bench.run(bench.graph(bench.node(go), build=build), state(GIVE))
         assert found.value["notes"] == expected
-        found = await bench.run(bench.graph(bench.node(go, add), build=build), state(GIVE, ("add", {"a": 1})), several=True)
+        found = await bench.run(
+            bench.graph(bench.node(go, add), build=build), state(GIVE, ("add", {"a": 1})), several=True
+        )
         assert found.value["notes"] == expected
 
 
@@ -519,7 +551,9 @@ async def hands_over_to_the_parent_graph(bench: Bench) -> None:
 @behaviour
 async def lets_a_graph_inside_of_a_tool_hand_over(bench: Bench) -> None:
     inner = StateGraph(State)
-    inner.add_node("one", lambda _: Command(graph=Command.PARENT, update={"messages": ok("c1"), "notes": ["from within"]}))
+    inner.add_node(
+        "one", lambda _: Command(graph=Command.PARENT, update={"messages": ok("c1"), "notes": ["from within"]})
+    )
     inner.add_edge(START, "one")
     within = inner.compile()
 
@@ -597,7 +631,9 @@ async def handles_errors_in_every_form(bench: Bench) -> None:
 async def raises_errors_of_tools_by_default(bench: Bench) -> None:
     found = await bench.run(bench.graph(bench.node(fail)), state(("fail", {"why": "why"})))
     assert found.error == ("Bad", "why")
-    found = await bench.run(bench.graph(bench.node(fail, add)), state(("add", {"a": 1}), ("fail", {"why": "w"})), several=True)
+    found = await bench.run(
+        bench.graph(bench.node(fail, add)), state(("add", {"a": 1}), ("fail", {"why": "w"})), several=True
+    )
     assert found.error == ("Bad", "w")
 
 
@@ -723,7 +759,14 @@ async def passes_calls_through_a_wrapper(bench: Bench) -> None:
     seen: list[Any] = []
 
     def wrap(request: ToolCallRequest, _: Any) -> Any:
-        seen.append((dict(request.tool_call), request.tool and request.tool.name, plain(request.state), request.runtime.tool_call_id))
+        seen.append(
+            (
+                dict(request.tool_call),
+                request.tool and request.tool.name,
+                plain(request.state),
+                request.runtime.tool_call_id,
+            )
+        )
         answer = yield request
         seen.append(answer.content)
         return answer
@@ -757,9 +800,15 @@ async def lets_a_wrapper_try_again(bench: Bench) -> None:
         return answer
 
     for options in ({}, {"handle_tool_errors": True}):
-        found = await bench.run(bench.graph(bench.node(flaky, **options, **both_wrappers(wrap))), state(("flaky", {"a": 5})))
+        found = await bench.run(
+            bench.graph(bench.node(flaky, **options, **both_wrappers(wrap))), state(("flaky", {"a": 5}))
+        )
         assert found.texts == ["5"]
-    found = await bench.run(bench.graph(bench.node(flaky, add, **both_wrappers(wrap))), state(("flaky", {"a": 5}), ("add", {"a": 1})), several=True)
+    found = await bench.run(
+        bench.graph(bench.node(flaky, add, **both_wrappers(wrap))),
+        state(("flaky", {"a": 5}), ("add", {"a": 1})),
+        several=True,
+    )
     assert found.texts == ["5", "2"]
     assert len(tried) == 9
 
@@ -777,7 +826,9 @@ async def lets_a_wrapper_answer_instead(bench: Bench) -> None:
     assert (await bench.run(bench.graph(node), state(("add", {"a": 1})))).texts == ["cached"]
     found = await bench.run(bench.graph(node), state(("add", {"a": 2})))
     assert found.value["notes"] == ["by wrapper"]
-    found = await bench.run(bench.graph(node), state(("add", {"a": 1}), ("add", {"a": 2}), ("add", {"a": 3})), several=True)
+    found = await bench.run(
+        bench.graph(node), state(("add", {"a": 1}), ("add", {"a": 2}), ("add", {"a": 3})), several=True
+    )
     assert sorted(found.texts) == ["4", "cached", "ok"]
 
 
@@ -879,7 +930,9 @@ async def injects_the_state(bench: Bench) -> None:
         """Read."""
         return f"{a} {sorted(whole)} {sorted(called)} {notes} {missing}"
 
-    found = await bench.run(bench.graph(bench.node(reads)), {**state(("reads", {"a": 1, "notes": ["forged"]})), "notes": ["n"]})
+    found = await bench.run(
+        bench.graph(bench.node(reads)), {**state(("reads", {"a": 1, "notes": ["forged"]})), "notes": ["n"]}
+    )
     assert found.texts == ["1 ['messages', 'notes'] ['messages', 'notes'] ['n'] default"]
 
 
@@ -951,7 +1004,8 @@ async def injects_the_runtime(bench: Bench) -> None:
         assert rt.store is not None
         assert rt.execution_info is not None
         names = sorted(one.name for one in rt.tools if one.name != "run_code")
-        return f"{a} {rt.context.user} {rt.tool_call_id} {names} {sorted(rt.state)} {rt.config['configurable']['thread_id']}"
+        at = rt.config["configurable"]["thread_id"]
+        return f"{a} {rt.context.user} {rt.tool_call_id} {names} {sorted(rt.state)} {at}"
 
     def untyped(a: int, runtime) -> str:  # type: ignore[no-untyped-def]
         return f"{a} {runtime.context.user} {type(runtime).__name__}"
@@ -962,13 +1016,15 @@ async def injects_the_runtime(bench: Bench) -> None:
 
     named = StructuredTool.from_function(func=untyped, name="untyped", description="See.", args_schema=Schema)
     graph = bench.graph(bench.node(typed, named), context=Context, store=InMemoryStore(), saver=InMemorySaver())
-    options = {"modes": ["updates", "values", "custom"], "context": Context("ann")}
+    options: dict[str, Any] = {"modes": ["updates", "values", "custom"], "context": Context("ann")}
     found = await bench.run(graph, state(("typed", {"a": 1})), thread("a"), **options)
     assert found.texts == ["1 ann c1 ['typed', 'untyped'] ['messages', 'notes'] a"]
     assert found.told("custom") == [{"said": "c1"}]
     found = await bench.run(graph, state(("untyped", {"a": 1})), thread("b"), **options)
     assert found.texts == ["1 ann ToolRuntime"]
-    found = await bench.run(graph, state(("typed", {"a": 1}), ("untyped", {"a": 2})), thread("c"), several=True, **options)
+    found = await bench.run(
+        graph, state(("typed", {"a": 1}), ("untyped", {"a": 2})), thread("c"), several=True, **options
+    )
     assert found.texts == ["1 ann c1 ['typed', 'untyped'] ['messages', 'notes'] c", "2 ann ToolRuntime"]
 
 
@@ -1110,7 +1166,9 @@ async def works_in_the_prebuilt_loop(bench: Bench) -> None:
 async def stops_after_a_tool_that_returns_directly(bench: Bench) -> None:
     from langgraph.prebuilt import create_react_agent
 
-    direct = StructuredTool.from_function(func=lambda: "the answer", name="direct", description="Direct.", return_direct=True)
+    direct = StructuredTool.from_function(
+        func=lambda: "the answer", name="direct", description="Direct.", return_direct=True
+    )
     model = Script(turns=[calls(("direct", {})), "never said"])
     with pytest.warns(match="create_react_agent"):
         graph = create_react_agent(model, bench.node(direct, add))
@@ -1243,7 +1301,9 @@ async def streams_alike_in_every_mode(bench: Bench) -> None:
 
     one = chatty if bench.how == "sync" else achatty
     modes = ["custom", "updates", "values", "messages", "tools"]
-    found = await bench.run(bench.graph(bench.node(one)), state((one.name, {"a": 1})), modes=["custom", "updates", "values"])
+    found = await bench.run(
+        bench.graph(bench.node(one)), state((one.name, {"a": 1})), modes=["custom", "updates", "values"]
+    )
     assert found.told("custom") == [{"step": 1}]
     builder = bench.graph(bench.node(one))
     quiet = Bench(bench.cls, bench.how)  # metadata of messages names checkpoints
@@ -1317,7 +1377,9 @@ async def test_a_tool_of_a_program_has_tasks_of_its_own(how: str) -> None:
 
     both = StructuredTool.from_function(func=halves, coroutine=ahalves, name="halves", description="Halve.")
     bench, node = sandboxed(how, both)
-    found = await bench.run(bench.graph(node), state(("run_code", {"code": "return [await halves(a=2), await halves(a=8)]"})))
+    found = await bench.run(
+        bench.graph(node), state(("run_code", {"code": "return [await halves(a=2), await halves(a=8)]"}))
+    )
     assert found.texts == ["[[1, 2], [4, 5]]"]
 
 
@@ -1439,7 +1501,9 @@ async def test_a_graph_that_an_inner_call_runs_hands_over_to_the_programs_graph(
     inner = StateGraph(State)
 
     def leave(state: State) -> Any:
-        return Command(graph=Command.PARENT, update={"messages": ok(state["notes"][0]), "notes": ["from within"]}, goto="after")
+        return Command(
+            graph=Command.PARENT, update={"messages": ok(state["notes"][0]), "notes": ["from within"]}, goto="after"
+        )
 
     inner.add_node("one", leave)
     inner.add_edge(START, "one")
@@ -1454,7 +1518,9 @@ async def test_a_graph_that_an_inner_call_runs_hands_over_to_the_programs_graph(
     both = StructuredTool.from_function(func=nested, coroutine=anested, name="nested", description="Nested.")
     bench, node = sandboxed(how, both, add)
     graph = bench.graph(node, build=lambda b: b.add_node("after", lambda _: {"notes": ["after"]}))
-    found = await bench.run(graph, state(("run_code", {"code": "first = await nested()\nreturn [first, await add(a=1)]"})))
+    found = await bench.run(
+        graph, state(("run_code", {"code": "first = await nested()\nreturn [first, await add(a=1)]"}))
+    )
     assert found.error is None
     assert found.texts == ['["ok", 2]']
     assert found.value["notes"] == ["from within", "after"]
