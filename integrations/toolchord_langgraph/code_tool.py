@@ -74,13 +74,13 @@ _VARIABLES = "Variables and functions of your earlier programs are still there."
 def code_tool(frame: Callable[[ToolRuntime[Any, Any]], Frame], *, name: str, description: str) -> BaseTool:
     """The tool that runs programs; `frame` says where, at every call."""
 
-    def run(code: Code, runtime: ToolRuntime) -> Any:
+    def run(code: Code, runtime: ToolRuntime[Any, Any]) -> Any:
         try:
             return waited(Program(frame(runtime), code, runtime, blocking=True).go())
         except JournalConflict as conflict:
             raise TakenOver(conflict.run, conflict.attempt) from None
 
-    async def arun(code: Code, runtime: ToolRuntime) -> Any:
+    async def arun(code: Code, runtime: ToolRuntime[Any, Any]) -> Any:
         try:
             return await Program(frame(runtime), code, runtime, blocking=False).go()
         except JournalConflict as conflict:
