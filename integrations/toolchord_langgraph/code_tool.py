@@ -56,7 +56,7 @@ def _callers(tool: BaseTool) -> set[str]:
 
 def catalogue_of(tools: Iterable[BaseTool]) -> Catalogue:
     """What a program may call of a graph's tools; each call goes the graph's way."""
-    return Catalogue.of(registry_from(list(tools), run=run_inner))
+    return Catalogue.of(registry_from(list(tools), run=run_inner, reserved=("runtime",)))
 
 
 def described(catalogue: Catalogue, variables: bool) -> str:
