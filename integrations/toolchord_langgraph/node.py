@@ -188,19 +188,24 @@ class _Inner(ToolNode):
 
     def run(self, request: ToolCallRequest) -> Output:
         def execute(request: ToolCallRequest) -> Any:
-            return self._execute_tool_sync(request, "dict", request.runtime.config)
+            return self._execute_tool_sync(request, _kind(request), request.runtime.config)
 
         output: Output = self._wrap_tool_call(request, execute) if self._wrap_tool_call else execute(request)
         return output
 
     async def arun(self, request: ToolCallRequest) -> Output:
         async def execute(request: ToolCallRequest) -> Any:
-            return await self._execute_tool_async(request, "dict", request.runtime.config)
+            return await self._execute_tool_async(request, _kind(request), request.runtime.config)
 
         if self._awrap_tool_call is None:
             return await execute(request) if self._wrap_tool_call is None else self.run(request)
         output: Output = await self._awrap_tool_call(request, execute)
         return output
+
+
+def _kind(request: ToolCallRequest) -> Literal["list", "dict"]:
+    """What kind of input an inner call stands for."""
+    return "list" if isinstance(request.state, list) else "dict"
 
 
 class _Paused:

@@ -186,7 +186,7 @@ class Program:
         config = private.bridged(get_config(), self._config, kept.writes.extend)
         capture = Captured(tool, config)
         state = self._runtime.state
-        if any(one.writes for one in self._kept.values()):
+        if any(one.writes for one in list(self._kept.values())):  # calls of a sync graph are threads
             state = private.current_state(self._config, state)
         runtime = dataclasses.replace(self._runtime, state=state, tool_call_id=self._inner_id(call), config=config)
         made = ToolCall(name=tool.name, args=request["args"], id=self._inner_id(call), type="tool_call")
@@ -387,6 +387,9 @@ def _without_message(command: Command[Any], key: str, inner_id: str) -> tuple[To
     The model never made the inner call, so a message that answers it has no place in the conversation.
     """
     update = command.update
+    if isinstance(update, list) and not any(isinstance(one, tuple) for one in update):  # the state is a list of messages
+        found, rest = _without_message(dataclasses.replace(command, update={key: update}), key, inner_id)
+        return found, None if rest is None else dataclasses.replace(rest, update=(rest.update or {}).get(key))
     pairs = list(update.items()) if isinstance(update, dict) else update
     if not isinstance(pairs, list):
         return None, command

@@ -1575,6 +1575,20 @@ async def test_a_program_gets_the_artifact_that_a_wrapper_left(how: str) -> None
     assert found.texts == ['{"key": "***"}']
 
 
+@pytest.mark.parametrize("how", HOW)
+async def test_inner_calls_update_a_state_that_is_a_list_of_messages(how: str) -> None:
+    def more(call_id: str) -> Any:
+        return Command(update=[ToolMessage("ok", tool_call_id=call_id), HumanMessage("more")])
+
+    only = commanding(lambda i: Command(update=ok(i)), name="only")
+    bench, node = sandboxed(how, commanding(more), only)
+    graph = bench.graph(node, Annotated[list[AnyMessage], add_messages])
+    outer = state(("run_code", {"code": "return [await give(), await only()]"}))["messages"]
+    found = await bench.run(graph, outer)
+    assert found.error is None
+    assert [(one.type, one.text) for one in found.value[2:]] == [("human", "more"), ("tool", '["ok", "ok"]')]
+
+
 # What is different on purpose
 
 
