@@ -17,6 +17,7 @@ import msgspec
 
 from toolchord.errors import ConfigurationError
 from toolchord.identity import CallIdentity
+from toolchord_guest.values import Decoder
 
 FORMAT = 1
 
@@ -42,6 +43,14 @@ class Outcome(msgspec.Struct, frozen=True):
     def size(self) -> int:
         """Bytes of the encoded value."""
         return len(self.body) + sum(len(part.data) for part in self.parts)
+
+    @property
+    def error(self) -> tuple[str, str] | None:
+        """Why it failed: the exception's type name and its message."""
+        if self.ok:
+            return None
+        details = Decoder().decode(self.body)
+        return str(details["type"]), str(details["message"])
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -163,8 +163,8 @@ class Program:
         status = "success" if outcome.ok else "error"
         name = call.tool.rpartition(".")[2]
         made = self._messages.get(call.number)
-        text = "" if made is None else shorten(str(made.text), _SHOWN)
-        message = ToolMessage(text, name=name, tool_call_id=self._inner_id(call), status=status)
+        text = ": ".join(outcome.error) if outcome.error else str(made.text) if made is not None else ""
+        message = ToolMessage(shorten(text, _SHOWN), name=name, tool_call_id=self._inner_id(call), status=status)
         return {self._frame.messages_key: [message]}
 
     def kept(self, call: CallIdentity) -> bytes | None:
@@ -387,13 +387,15 @@ def _without_message(command: Command[Any], key: str, inner_id: str) -> tuple[To
     The model never made the inner call, so a message that answers it has no place in the conversation.
     """
     update = command.update
-    if isinstance(update, list) and not any(isinstance(one, tuple) for one in update):  # the state is a list of messages
+    found: ToolMessage | None = None
+    if isinstance(update, list) and not any(
+        isinstance(one, tuple) for one in update
+    ):  # the state is a list of messages
         found, rest = _without_message(dataclasses.replace(command, update={key: update}), key, inner_id)
         return found, None if rest is None else dataclasses.replace(rest, update=(rest.update or {}).get(key))
     pairs = list(update.items()) if isinstance(update, dict) else update
     if not isinstance(pairs, list):
         return None, command
-    found: ToolMessage | None = None
     left: list[tuple[str, Any]] = []
     for channel, value in pairs:
         if channel == key:
