@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-import copy
 import dataclasses
 import hashlib
 import inspect
@@ -25,7 +24,6 @@ from langgraph._internal import _constants as names
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import ParentCommand
 from langgraph.prebuilt import ToolNode
-from langgraph.pregel._executor import AsyncBackgroundExecutor, BackgroundExecutor
 from langgraph.types import Command
 
 from toolchord.errors import ConfigurationError
@@ -77,7 +75,7 @@ def location(config: RunnableConfig, checkpoint_id: str | None) -> Location | No
 
 
 def can_call(config: RunnableConfig) -> bool:
-    """Whether this is a task that can have sub-tasks."""
+    """Whether this is a task of a graph, which can have sub-tasks."""
     return names.CONFIG_KEY_CALL in config.get("configurable", {})
 
 
@@ -96,9 +94,9 @@ def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any
     if not can_call(config):  # outside of a graph, as in a unit test of the node
         if inspect.iscoroutinefunction(function):
             return asyncio.ensure_future(function())
-        return _Threads().submit(contextvars.copy_context().run, function)
+        return _in_thread(function)
     start = config["configurable"][names.CONFIG_KEY_CALL]
-    schedule, submit = start.keywords["schedule_task"], _beside(start.keywords["submit"]())
+    schedule = start.keywords["schedule_task"]
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
     function.__name__ = function.__qualname__ = name
 
@@ -111,43 +109,35 @@ def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any
         ((), {}),
         callbacks=config.get("callbacks"),
         schedule_task=numbered,
-        submit=lambda: submit,
+        # Beside langgraph's executor. That has places for so many tasks, and a task keeps its own while it waits for
+        # its sub-tasks: they would wait for each other for ever.
+        submit=lambda: _in_task if "loop" in start.keywords else _in_thread,
     )
 
 
-def _beside(submit: Any) -> Any:
-    """What starts a sub-task, whatever room there is for tasks.
-
-    A task waits for its sub-tasks and keeps its place meanwhile, among `max_concurrency` or the threads of a pool. Were
-    they to wait for a place too, the first few programs of a step would wait for ever.
-    """
-    executor = copy.copy(getattr(submit, "__self__", None))  # it still waits for what is started here
-    if isinstance(executor, BackgroundExecutor):
-        executor.executor = _Threads()
-    elif isinstance(executor, AsyncBackgroundExecutor):
-        executor.semaphore = None
-    else:  # some other runtime's
-        return submit
-    return executor.submit
+def _in_task(function: Callable[..., Any], *args: Any, **options: Any) -> asyncio.Task[Any]:
+    return asyncio.get_running_loop().create_task(function(*args, **_for(options)))
 
 
-class _Threads(concurrent.futures.Executor):
-    """Runs everything at once, each in a thread of its own."""
+def _in_thread(function: Callable[..., Any], *args: Any, **options: Any) -> concurrent.futures.Future[Any]:
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    context = contextvars.copy_context()
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(context.run(function, *args, **_for(options)))
+        except BaseException as error:
+            future.set_exception(error)
 
-        def run() -> None:
-            try:
-                value = function(*args, **kwargs)
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(value)
+    threading.Thread(target=run, name="toolchord-call", daemon=True).start()
+    return future
 
-        future.set_running_or_notify_cancel()
-        threading.Thread(target=run, name="toolchord", daemon=True).start()
-        return future
+
+def _for(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that are the function's, not the executor's."""
+    return {name: value for name, value in options.items() if not name.startswith("__")}
 
 
 async def result(future: Any) -> Any:

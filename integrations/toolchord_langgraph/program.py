@@ -55,6 +55,7 @@ class Frame:
     """What a program needs of the node that runs it.
 
     Attributes:
+        name: of the code tool.
         sandbox: where it runs.
         catalogue: what it may call.
         run, arun: take an inner call to its tool as the graph takes an ordinary one; the second in async graphs.
@@ -65,6 +66,7 @@ class Frame:
         variables: whether a program finds what the thread's last one left.
     """
 
+    name: str
     sandbox: CodeSandbox
     catalogue: Catalogue
     run: Callable[[ToolCallRequest], Output]
@@ -132,8 +134,8 @@ class Program:
 
     def _limits(self) -> Limits:
         limits = self._frame.limits or self._frame.sandbox.limits
-        most = self._config.get("max_concurrency")
-        return limits if not most else dataclasses.replace(limits, concurrency=min(most, limits.concurrency))
+        most = self._config.get("max_concurrency") or limits.concurrency
+        return dataclasses.replace(limits, concurrency=min(limits.concurrency, most))
 
     @property
     def _run(self) -> str:
@@ -295,6 +297,7 @@ class Program:
         return ToolMessage(
             result.for_model(self._frame.max_chars),
             artifact=streaming.transcript(result, self._id),
+            name=self._frame.name,
             tool_call_id=self._id,
             status="success" if result.ok else "error",
         )

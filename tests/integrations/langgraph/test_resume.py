@@ -287,3 +287,16 @@ async def test_variables_stay_with_their_thread(how: str, ledger: Path) -> None:
     alone = graph("prebuilt", ledger, kept, program("return more()"))
     result = await invoke(alone, GO, thread("eve"), how)
     assert "NameError" in next(tool_messages(result)).text
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("most", [None, 1, 2])
+async def test_calls_never_wait_for_each_others_place(most: int | None, how: str, ledger: Path) -> None:
+    """A task keeps its place in langgraph's executor while it waits for its sub-tasks."""
+    code = "import asyncio\nreturn await asyncio.gather(*(look(str(n)) for n in range(8)))"
+    made = calls(*[("run_code", {"code": code}) for _ in range(8)])
+    app = graph_of(CodeOrchestrator(tools_of(ledger)), Script(turns=[made, "done"]), InMemorySaver())
+    config = {**thread(), **({"max_concurrency": most} if most else {})}
+    result = await invoke(app, GO, config, how)
+    assert len(forget(ledger)) == 64
+    assert {message.status for message in tool_messages(result)} == {"success"}
