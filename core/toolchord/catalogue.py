@@ -104,6 +104,10 @@ class Catalogue:
         # Only now is it known what the tool says of its callers.
         return Exposed(exposed.identifier, tool) if open_to(tool.metadata, self.caller) else None
 
+    def spellings(self) -> Iterable[tuple[str, Exposed]]:
+        """Every name that `resolve` knows, with its tool."""
+        return self._index.items()
+
     def path(self, exposed: Exposed) -> str:
         """How a program writes the tool: ``get_orders``, or ``sales.get_orders`` where the bare name is not its own."""
         return self._paths.get(exposed.tool, exposed.identifier)

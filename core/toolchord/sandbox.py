@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal
 
+from toolchord.callsites import check_of, closed_of, spoken_of
 from toolchord.catalogue import Catalogue
 from toolchord.channel import Channel
 from toolchord.dispatch import Dispatcher, is_small
@@ -189,12 +190,11 @@ class CodeSandbox:
         """All that a run needs but a guest, or why the program is not even handed to one."""
         catalogue = self._catalogue(tools)
         encoded = await _encoded(inputs, catalogue)
-        refused = _unreadable(code, limits)
-        if refused is not None:
+        if (refused := _unreadable(code, limits)) is not None:
             return refused
-        record = RunRecord(
-            code, encoded, _stubs(catalogue), self._language, journal.seed, journal.epoch, journal.events
-        )
+        many = len(catalogue.tools) > _MANY  # to look through thousands takes a while
+        stubs = await asyncio.to_thread(_stubs, catalogue, code) if many else _stubs(catalogue, code)
+        record = RunRecord(code, encoded, stubs, self._language, journal.seed, journal.epoch, journal.events)
         return _Prepared(catalogue, journal, record)
 
     async def _open(self, limits: GuestLimits) -> Channel:
@@ -312,6 +312,8 @@ class _Prepared:
         return result
 
 
+_MANY = 500
+
 _HELPER_STUBS = [
     {"name": "search_tools", "tool": "search_tools", "doc": "Find tools by words.", "async": True},
     {"name": "describe_tool", "tool": "describe_tool", "doc": "A tool's full signature.", "async": True},
@@ -333,22 +335,31 @@ def _helpers(catalogue: Catalogue) -> dict[str, Tool]:
     return {function.__name__: tool_from(function) for function in (search_tools, describe_tool)}
 
 
-def _stubs(catalogue: Catalogue) -> list[dict[str, Any]]:
-    """What a guest is told of its tools."""
+def _stubs(catalogue: Catalogue, code: str) -> list[dict[str, Any]]:
+    """What a guest is told of its tools; more of those that the program's text could mean."""
     named = {**catalogue.names}
     for space, members in catalogue.namespaces.items():
         registered = {e.tool.name: e for e in members.values() if e.tool.name.isidentifier()}
         named.update({f"{space}.{name}": exposed for name, exposed in {**registered, **members}.items()})
-    return [
-        {
+    words, spellings = spoken_of(catalogue, code)
+    stubs = []
+    for name, exposed in named.items():
+        tool = exposed.tool
+        stub = {
             "name": name,
-            "tool": exposed.tool.full_name,
-            "doc": exposed.tool.metadata.description,
-            "async": exposed.tool.is_async,
-            "list_field": exposed.tool.list_field,
+            "tool": tool.full_name,
+            "doc": tool.metadata.description,
+            "async": tool.is_async,
+            "list_field": tool.list_field,
         }
-        for name, exposed in named.items()
-    ]
+        if spoken := spellings.get(tool.full_name, []):
+            stub["spellings"] = spoken
+        if (spoken or name.rpartition(".")[2] in words) and (check := check_of(tool)) is not None:
+            stub["check"] = check
+        stubs.append(stub)
+    for name, why in closed_of(catalogue, words):
+        stubs.append({"name": name, "tool": name, "closed": why, "spellings": [name]})
+    return stubs
 
 
 async def _encoded(inputs: Mapping[str, Any] | None, catalogue: Catalogue) -> bytes:
