@@ -20,6 +20,7 @@ _FIELDS = 100
 _VALUES = 100
 _WORD = re.compile(r"\w+")
 
+
 def check_of(tool: Tool) -> dict[str, Any] | None:
     """What is known of a tool's call for certain, as plain data; None if nothing is."""
     return _check_of(tool) if tool.is_loaded else None

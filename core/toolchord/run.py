@@ -260,7 +260,8 @@ class Run:
             return self.end(RunError("LimitExceeded", f"memory: {message}", line, "limit", failure.traceback, "memory"))
         known = ("program", "syntax", "refused", "value", "deadlock")
         kind = failure.kind if failure.kind in known else "program"
-        self.end(RunError(failure.type, failure.message, line, kind, failure.traceback, path=failure.path or None))
+        path = failure.path or None
+        self.end(RunError(failure.type, failure.message, line, kind, failure.traceback, path=path, hint=failure.hint))
 
     # calls
 

@@ -122,9 +122,7 @@ def from_validated(instance: ValidatedTool) -> Parts:
 
     schemas = {**parts.schemas, "argument_schema": schema}
     plain = has_plain_types(model.__pydantic_core_schema__)
-    return dataclasses.replace(
-        parts, form=schema_form(schema), validate=validate, schemas=schemas, plain_types=plain
-    )
+    return dataclasses.replace(parts, form=schema_form(schema), validate=validate, schemas=schemas, plain_types=plain)
 
 
 def _keys_of(result: type[BaseModel]) -> dict[str, Any] | None:

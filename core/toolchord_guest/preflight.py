@@ -168,10 +168,10 @@ class _Examiner:
         match call.func:
             case ast.Name(id="call_tool") if "call_tool" not in self._bound:
                 first = call.args[0] if call.args else None
-                if isinstance(first, ast.Constant) and isinstance(name := first.value, str):
-                    if name not in self._spellings and name.isprintable() and len(name) <= _LONGEST:
-                        why = self._closed.get(name) or f"no tool named {name!r}" + self._hint(name, ())
-                        yield Finding(call.lineno, "ToolNotAvailable", why)
+                name = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
+                if name and name not in self._spellings and name.isprintable() and len(name) <= _LONGEST:
+                    why = self._closed.get(name) or f"no tool named {name!r}" + self._hint(name, ())
+                    yield Finding(call.lineno, "ToolNotAvailable", why)
             case ast.Name(id=name) if name not in self._bound and name not in self._known:
                 if name not in self._tools and name not in self._spaces:
                     others = [*self._bound, *(known for known in self._known if known.islower())]
@@ -353,15 +353,12 @@ def _is_number(text: Any) -> bool:
 
 def _not_one_of(node: ast.expr, kind: str, values: list[Any], path: str) -> str | None:
     value = _value(node)
-    alike = {type(one).__name__ for one in values} == {kind}
-    if kind in _CONTAINERS or (kind == "NoneType" and None not in values):
-        pass
-    elif not alike or not isinstance(node, ast.Constant | ast.UnaryOp):
-        return None
-    elif kind == "str" and any(one.strip().lower() == value.strip().lower() for one in values):
-        return None
-    elif value in values or kind == "bool":
-        return None
+    alike = {type(one).__name__ for one in values} == {kind} and isinstance(node, ast.Constant | ast.UnaryOp)
+    if kind not in _CONTAINERS and not (kind == "NoneType" and None not in values):
+        if not alike or kind == "bool" or value in values:
+            return None
+        if kind == "str" and any(one.strip().lower() == value.strip().lower() for one in values):
+            return None
     close = near(value, values) if alike and kind == "str" else []
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"{path}: expected one of {_cut(repr(values))}, got {_written(node)}{hint}"

@@ -59,20 +59,21 @@ class Reads:
     def _note_origins(self, node: ast.AST) -> None:
         """Where the value of a name comes from, if one node tells: it is that value, or an item of it."""
         match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.NamedExpr(
-                target=ast.Name(id=name), value=value
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.NamedExpr(target=ast.Name(id=name), value=value)
             ):
                 self._note(name, "value", value)
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                 self._note(name, "value", value)
-            case ast.For(target=ast.Name(id=name), iter=value) | ast.comprehension(
-                target=ast.Name(id=name), iter=value
+            case (
+                ast.For(target=ast.Name(id=name), iter=value) | ast.comprehension(target=ast.Name(id=name), iter=value)
             ):
                 self._note(name, "item", value)
             case ast.Call(args=[first, *rest], keywords=keywords) if _called(node) in _APPLYING:
                 for part in (first, *(k.value for k in keywords if k.arg == "key")):
                     match part:
-                        case ast.Lambda(args=ast.arguments(args=[ast.arg(arg=name)])) if not (part is first) or rest:
+                        case ast.Lambda(args=ast.arguments(args=[ast.arg(arg=name)])) if part is not first or rest:
                             self._note(name, "item", rest[0] if part is first else first)
 
     def _note(self, name: str, how: str, value: ast.expr) -> None:
@@ -86,9 +87,9 @@ class Reads:
             case ast.Subscript(slice=ast.Constant(value=str(text)), ctx=ast.Load()):
                 self._named[text] -= 1  # what is read
             case ast.Dict(keys=keys):
-                for key in keys:  # of another dict
-                    if isinstance(key, ast.Constant) and isinstance(key.value, str):
-                        self._named[key.value] -= 1
+                for written in keys:  # of another dict
+                    if isinstance(written, ast.Constant) and isinstance(written.value, str):
+                        self._named[written.value] -= 1
             case ast.Attribute(attr=text, ctx=ast.Store() | ast.Del()):
                 self._named[text] += 1
 
@@ -141,10 +142,10 @@ class Reads:
                 return {"items": item} if item is not None else None
             case ast.Subscript(value=inner, slice=key) if _is_index(key):
                 return self._item(self._shape(inner, deeper))
-            case ast.Subscript(value=inner) | ast.Attribute(value=inner) if (key := _key(node)) is not None:
+            case ast.Subscript(value=inner) | ast.Attribute(value=inner) if (text := _key(node)) is not None:
                 shape = self._shape(inner, deeper)
-                if shape is not None and "keys" in shape and not (isinstance(node, ast.Attribute) and key in _METHODS):
-                    return shape["keys"].get(key)
+                method = isinstance(node, ast.Attribute) and text in _METHODS
+                return shape["keys"].get(text) if shape is not None and "keys" in shape and not method else None
         return None
 
     def _item(self, shape: Any) -> Any:

@@ -16,10 +16,13 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from toolchord_guest import builtins as names
 from toolchord_guest import calls, guards, modules, preflight, stdlib, threads, wire
 from toolchord_guest.calls import FILENAME, Namespace, PendingCall, ToolFunction
 from toolchord_guest.confine import SOCKET
+from toolchord_guest.explain import explain, explain_syntax
 from toolchord_guest.hub import Deadlock, Future, Hub, Task
 from toolchord_guest.language import Policy, Refusal
 from toolchord_guest.link import Clock, Link, Record
@@ -99,6 +102,7 @@ class Guest:
             return wire.Done(self.link.encode(value, calls.settled), None, returned)
         except BaseException as error:
             failure = _failure(error, filename)
+            failure = msgspec.structs.replace(failure, hint=_hint(error, failure, start, filename))
             with contextlib.suppress(BaseException):  # the next program of a session must not meet its tasks
                 self._cancel_tasks()
             return wire.Done(b"", failure, False)
@@ -243,6 +247,18 @@ def _failure(error: BaseException, filename: str) -> wire.Failure:
     except BaseException:
         trace = ""
     return wire.Failure(kind, name, message[:20_000], line, _clean(trace[-20_000:]), path)
+
+
+def _hint(error: BaseException, failure: wire.Failure, start: dict[str, Any], filename: str) -> str:
+    """How to repair the program; an explanation must never be what fails."""
+    try:
+        if failure.kind == "syntax" and isinstance(error, SyntaxError):
+            return _clean(explain_syntax(error, start["code"]))
+        if failure.kind == "program":
+            return _clean(explain(error, start["code"], filename, [stub["name"] for stub in start["tools"]]))
+    except BaseException:
+        pass
+    return ""
 
 
 def _is_compile_time(error: SyntaxError, filename: str) -> bool:
