@@ -176,7 +176,7 @@ class _Examiner:
                 if name not in self._tools and name not in self._spaces:
                     others = [*self._bound, *(known for known in self._known if known.islower())]
                     why = self._closed.get(name) or f"no tool or function named {name!r}" + self._hint(name, others)
-                    yield Finding(call.lineno, "ToolNotAvailable" if name in self._closed else "NameError", why)
+                    yield Finding(call.lineno, "NameError", why)
             case ast.Attribute(value=ast.Name(id=space), attr=name) if space in self._spaces:
                 members = [path.partition(".")[2] for path in self._tools if path.startswith(f"{space}.")]
                 if space not in self._bound and name not in members and not name.startswith("__"):
