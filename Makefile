@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 # Extras that the tests and the demo exercise.
-EXTRAS := anthropic,langchain,openai,telemetry,terminal
+EXTRAS := agents,anthropic,langchain,langgraph,openai,telemetry,terminal
 # Two packages that are read for their files only (flight records; a tokenizer's vocabulary). They live outside
 # the environment and without their dependencies, which nothing here imports.
 DATA   := .demo/packages

@@ -20,6 +20,7 @@ from toolchord.registry import (
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
 from toolchord.sandbox import CodeSandbox, Session
 from toolchord.tools import Tool, ToolCapability, ToolMetadata, ToolSpec, ValidatedTool, open_to, tool_from
+from toolchord.variables import Variables
 
 __all__ = [
     "CallIdentity",
@@ -47,6 +48,7 @@ __all__ = [
     "Unclear",
     "Usage",
     "ValidatedTool",
+    "Variables",
     "create_registry",
     "current_call",
     "format_tools_for_llm",

@@ -6,7 +6,8 @@ order of events. A row is written before anyone acts on what it says, and never 
 - What a call gave is kept as soon as it ended, so a finished call is never run again.
 - A call that acts on the world is written down before it begins. One that began and left no outcome is *unclear*: it is
   not repeated, somebody must say what became of it. READ_ONLY and IDEMPOTENT tools are simply called again.
-- Each attempt claims the run. An earlier one that is still going on is stopped before its next call begins.
+- Each attempt claims the run. One that is known to be going on is left alone; one that can't be asked, because it runs
+  on another machine, is stopped before its next call begins.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
 
+from toolchord.attempts import Attempt
 from toolchord.errors import CallPaused, JournalConflict
 from toolchord.identity import CallIdentity
 from toolchord.journal import FORMAT, Event, Journal, Outcome, RunRecord
@@ -133,21 +135,25 @@ class DurableJournal(Journal):
         self.attempt = attempt
         self._store = store
         self._header = header
+        self._mine: Attempt | None = None
         self._unclear = unclear
-        self._outcomes = {
-            (outcome := msgspec.msgpack.decode(data, type=Outcome)).call: outcome
-            for key, data in rows.items()
-            if key.startswith("call/")
-        }
+        self._outcomes: dict[int, Outcome] = {}
+        self._take(rows)
         begun = (found for key in rows if (found := _START.fullmatch(key)) and f"pause/{key[6:]}" not in rows)
-        self._begun = {int(found[1]) for found in begun}
+        self._begun = Counter(int(found[1]) for found in begun)
         while (data := rows.get(f"event/{len(self.events)}")) is not None:
             now, numbers = msgspec.msgpack.decode(data, type=tuple[float, list[int]])
             self.events.append(Event(now, [self._outcomes[number] for number in numbers]))
-        self._kept = len(self.events)
+
+    def _take(self, rows: Mapping[str, bytes]) -> None:
+        """Read what calls gave."""
+        for key, data in rows.items():
+            if key.startswith("call/"):
+                outcome = msgspec.msgpack.decode(data, type=Outcome)
+                self._outcomes[outcome.call] = outcome
 
     @classmethod
-    async def open(cls, store: JournalStore, run: str, *, unclear: UnclearHandler = _wait) -> DurableJournal:
+    async def open(cls, store: JournalStore, run: str, *, unclear: UnclearHandler = _wait) -> Self:
         """Begin an attempt at a run: its first one, or one that goes on where the last one was.
 
         Args:
@@ -158,20 +164,37 @@ class DurableJournal(Journal):
                 waits, which is the default.
 
         Raises:
-            JournalConflict: another attempt was begun at this very moment.
+            JournalConflict: an earlier attempt is still going on, or another one was begun at this very moment.
         """
         rows = await store.load(run)
         attempt = latest_attempt(rows) + 1
-        if not await store.put(run, f"attempt/{attempt}", uuid.uuid4().bytes, fence=attempt):
+        if attempt > 1 and f"ended/{attempt - 1}" not in rows:
+            before = msgspec.msgpack.decode(rows[f"attempt/{attempt - 1}"], type=Attempt)
+            if before.surely_running:
+                raise JournalConflict(run, attempt)
+        mine = Attempt.here()
+        if not await store.put(run, f"attempt/{attempt}", msgspec.msgpack.encode(mine), fence=attempt):
             raise JournalConflict(run, attempt)
+        mine.begin()
         if attempt > 1:
             rows = await store.load(run)  # what an earlier attempt wrote until it was fenced off
-        return cls(store, run, attempt, rows, unclear)
+        journal = cls(store, run, attempt, rows, unclear)
+        journal._mine = mine
+        return journal
+
+    async def end(self) -> None:
+        """See `Journal.end`."""
+        if self._mine is not None:
+            self._mine.end()
+            self._mine = None
+            await self._store.put(self.run, f"ended/{self.attempt}", b"")
 
     async def begin(self, record: RunRecord) -> str | None:
         """See `Journal.begin`."""
         program = hashlib.sha256(
-            msgspec.msgpack.encode([record.code, record.inputs, record.language, record.tools])
+            msgspec.msgpack.encode(
+                [record.code, record.inputs, record.language, record.tools, record.variables, record.keep]
+            )
         ).hexdigest()
         known = self._header
         if known is None:

@@ -161,7 +161,7 @@ def _whole(programs: list[str]) -> str:
 
 def _names(program: str) -> set[str]:
     """What a program binds, as far as lines of its own tell."""
-    return set(re.findall(r"^(?:async\s+)?(?:def|class)\s+(\w+)|^(\w+)\s*=(?!=)", program, re.MULTILINE))  # type: ignore[arg-type]
+    return set(re.findall(r"^(?:async\s+)?(?:def|class)\s+(\w+)|^(\w+)\s*=(?!=)", program, re.MULTILINE))
 
 
 def _ends(program: str) -> bool:

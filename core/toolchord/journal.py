@@ -62,6 +62,8 @@ class RunRecord(msgspec.Struct):
         seed: the seed of chance.
         epoch: when it started, in seconds since 1970.
         events: what happened, in order.
+        variables: what an earlier program had left for it, see `toolchord.Variables`.
+        keep: how many bytes it may leave for the next one; 0 if nothing is kept.
         format: the version of this layout.
     """
 
@@ -72,6 +74,8 @@ class RunRecord(msgspec.Struct):
     seed: int
     epoch: float
     events: list[Event] = []
+    variables: bytes = b""
+    keep: int = 0
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -137,3 +141,6 @@ class Journal:
 
     async def keep(self, event: Event) -> None:
         """Write down an event that has just happened; its calls' outcomes are."""
+
+    async def end(self) -> None:
+        """The program has ended, or pauses; the journal is not used any more."""

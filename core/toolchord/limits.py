@@ -23,6 +23,7 @@ class Limits:
         tool_calls: calls in all.
         concurrency: calls that run at the same time; more wait their turn.
         source: bytes of the program's text.
+        variables: bytes of what it may leave for the next program, see `toolchord.Variables`.
     """
 
     wall_time: float = 30.0
@@ -33,6 +34,7 @@ class Limits:
     tool_calls: int = 1000
     concurrency: int = 64
     source: int = 1_000_000
+    variables: int = 256 << 10
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolchord import errors
 from toolchord.journal import RunRecord
+from toolchord.variables import Variables
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -138,6 +139,7 @@ class ExecutionResult:
         duration: seconds from start to end.
         returned: whether the program gave a value at all.
         record: all that is needed to replay it.
+        variables: what it leaves for the next program, if that was asked for.
     """
 
     value: Any = None
@@ -149,6 +151,7 @@ class ExecutionResult:
     duration: float = 0.0
     returned: bool = False
     record: RunRecord | None = field(default=None, repr=False)
+    variables: Variables | None = field(default=None, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -181,6 +184,9 @@ class ExecutionResult:
             sections.append("The program ended without a value and printed nothing. Return what you need.")
         if self.stdout:
             sections.append((f"Printed:\n{self.stdout}" if sections else self.stdout).rstrip())
+        if self.variables is not None and self.variables.lost:
+            lost = "\n".join(f"- {name}: {reason}" for name, reason in list(self.variables.lost.items())[:20])
+            sections.append(f"Variables that the next program will not find:\n{lost}")
         if self.stderr:
             sections.append(f"Warnings:\n{self.stderr}".rstrip())
         sections = list(map(_sendable, sections))

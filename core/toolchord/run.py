@@ -21,6 +21,7 @@ from toolchord.identity import CallIdentity, current
 from toolchord.journal import Event, Journal, Outcome
 from toolchord.limits import Limits
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
+from toolchord.variables import Variables
 from toolchord_guest import wire
 from toolchord_guest.values import Decoder
 
@@ -72,6 +73,7 @@ class Run:
         self._output: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._output_bytes = 0
         self._host_time = 0.0
+        self._variables: Variables | None = None
         self._readied = False
         self._produced = False
 
@@ -112,6 +114,7 @@ class Run:
         result.stdout, result.stderr = ("".join(self._output[name]) for name in ("stdout", "stderr"))
         result.calls = [call.record for call in self._book.calls.values()]
         result.duration = self._elapsed()
+        result.variables = self._variables
         cpu = max(0.0, self._channel.guest.cpu_time() - self._cpu_before)
         result.usage = Usage(cpu, self._host_time, len(result.calls), self.bytes_in, self.bytes_out)
         return result
@@ -197,6 +200,8 @@ class Run:
                 self._on_output(frame)
             case wire.Cancel():
                 self._on_cancel(frame.id)
+            case wire.Kept():
+                self._variables = Variables.of(self._decoder.decode(frame.body))
             case wire.Done():
                 self._on_done(frame)
             case wire.Ready():

@@ -25,6 +25,7 @@ from toolchord.registry import ToolRegistry
 from toolchord.results import ExecutionResult, RunError
 from toolchord.run import Run, Watch
 from toolchord.tools import Tool, tool_from
+from toolchord.variables import Variables
 from toolchord_guest import wire
 from toolchord_guest.values import Encoder, Unsupported
 
@@ -86,6 +87,7 @@ class CodeSandbox:
         *,
         journal: Journal | None = None,
         watch: Watch | None = None,
+        variables: Variables | None = None,
     ) -> ExecutionResult:
         """Run a program; whatever it does ends in a result.
 
@@ -97,6 +99,8 @@ class CodeSandbox:
             limits: what it may spend, instead of the sandbox's own.
             journal: what already happened, for a run that is continued.
             watch: a function that is told of each `Output`, and of each `CallRecord` whenever its status changes.
+            variables: what the last program left, `Variables()` at first; then `result.variables` is what this one
+                leaves. A program that was cut off leaves what it found. None: nothing is kept.
 
         Raises:
             ConfigurationError: arguments that make no sense.
@@ -105,11 +109,18 @@ class CodeSandbox:
             SandboxClosed: the sandbox was closed.
         """
         chosen = _limits(limits, self.limits)
-        prepared = await self._prepare(code, tools, inputs, chosen, journal or Journal())
-        if isinstance(prepared, RunError):
-            return ExecutionResult(error=prepared)
-        async with self._guest(chosen) as channel:
-            return await prepared.run(channel, chosen, watch)
+        journal = journal or Journal()
+        try:
+            prepared = await self._prepare(code, tools, inputs, chosen, journal, variables)
+            if isinstance(prepared, RunError):
+                return ExecutionResult(error=prepared)
+            async with self._guest(chosen) as channel:
+                result = await prepared.run(channel, chosen, watch)
+        finally:
+            await journal.end()
+        if result.variables is None:
+            result.variables = variables
+        return result
 
     def execute_sync(
         self,
@@ -120,11 +131,14 @@ class CodeSandbox:
         *,
         journal: Journal | None = None,
         watch: Watch | None = None,
+        variables: Variables | None = None,
     ) -> ExecutionResult:
         """`execute` for code that is not asynchronous; works inside a running event loop too (and blocks it)."""
 
         def run() -> ExecutionResult:
-            return asyncio.run(self.execute(code, tools, inputs, limits, journal=journal, watch=watch))
+            return asyncio.run(
+                self.execute(code, tools, inputs, limits, journal=journal, watch=watch, variables=variables)
+            )
 
         try:
             asyncio.get_running_loop()
@@ -185,7 +199,13 @@ class CodeSandbox:
         return tools if tools is None or isinstance(tools, ToolRegistry) else self._catalogue(tools)
 
     async def _prepare(
-        self, code: str, tools: Tools, inputs: Mapping[str, Any] | None, limits: Limits, journal: Journal
+        self,
+        code: str,
+        tools: Tools,
+        inputs: Mapping[str, Any] | None,
+        limits: Limits,
+        journal: Journal,
+        variables: Variables | None = None,
     ) -> _Prepared | RunError:
         """All that a run needs but a guest, or why the program is not even handed to one."""
         catalogue = self._catalogue(tools)
@@ -195,6 +215,8 @@ class CodeSandbox:
         many = len(catalogue.tools) > _MANY  # to look through thousands takes a while
         stubs = await asyncio.to_thread(_stubs, catalogue, code) if many else _stubs(catalogue, code)
         record = RunRecord(code, encoded, stubs, self._language, journal.seed, journal.epoch, journal.events)
+        if variables is not None:
+            record.variables, record.keep = variables.to_bytes(), limits.variables
         return _Prepared(catalogue, journal, record)
 
     async def _open(self, limits: GuestLimits) -> Channel:
@@ -298,6 +320,8 @@ class _Prepared:
             "builtin_tools": _HELPER_STUBS,
             "seed": record.seed,
             "epoch": record.epoch,
+            "variables": _left(record),
+            "keep": record.keep,
         }
         parts: list[wire.Part] = []
         body = Encoder(parts.append).encode(start)
@@ -313,6 +337,15 @@ class _Prepared:
 
 
 _MANY = 500
+
+
+def _left(record: RunRecord) -> dict[str, Any] | None:
+    """What an earlier program left, as a guest takes it."""
+    if not record.variables:
+        return None
+    variables = Variables.from_bytes(record.variables)
+    return {"data": variables.data, "definitions": variables.definitions}
+
 
 _HELPER_STUBS = [
     {"name": "search_tools", "tool": "search_tools", "doc": "Find tools by words.", "async": True},

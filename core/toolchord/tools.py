@@ -37,6 +37,7 @@ __all__ = [
     "is_plain",
     "open_to",
     "tool_from",
+    "waited",
 ]
 
 
@@ -183,7 +184,7 @@ class Tool:
         """`execute` for code that is not asynchronous; works inside a running event loop too (and blocks it)."""
         tool = self.load()
         value = tool.call(tool.validate(tool.bind((), arguments)))
-        return _waited(value) if inspect.isawaitable(value) else value
+        return waited(value) if inspect.isawaitable(value) else value
 
     def invalid(self, wrong: Sequence[str]) -> InvalidArguments:
         """The error that says what is wrong with a call, one line for each problem, and how to call it instead."""
@@ -284,8 +285,8 @@ def placeholder(metadata: ToolMetadata, load: Callable[[], Tool]) -> Tool:
     return Tool(metadata, None, (), None, form, None, run, load)
 
 
-def _waited(value: Awaitable[Any]) -> Any:
-    """What an awaitable gives, on an event loop of its own."""
+def waited(value: Awaitable[Any]) -> Any:
+    """What an awaitable gives, on an event loop of its own; for adapters whose framework asks without one."""
 
     async def wait() -> Any:
         return await value

@@ -80,6 +80,7 @@ class Hub:
         self._main = greenlet.getcurrent()
         self._ready: deque[Fiber] = deque()
         self._blocked: list[Fiber] = []
+        self.closed = False
 
     def reset(self) -> None:
         """Before a program: call ids count from one, whatever the last one left is forgotten."""
@@ -87,12 +88,15 @@ class Hub:
         self._ids = itertools.count(1)
         self._ready.clear()
         self._blocked.clear()
+        self.closed = False
         self.loop.forget()
 
     # calls
 
     def start(self, tool: str, line: int, arguments: Any, resolve: Any, finish: Any) -> int:
         """Tell the host to run a tool; `finish(ok, value)` is called when it has ended."""
+        if self.closed:
+            raise RuntimeError("no tool can be called while an earlier program's definitions are restored")
         body = self.link.encode(arguments, resolve)
         number = next(self._ids)
         self.calls[number] = finish

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
 
+from toolchord_guest.keeping import definitions
 from toolchord_guest.language import Policy
 from toolchord_guest.placement import Calls, calls_one_of, coroutines, own_nodes
 
@@ -29,6 +30,7 @@ class Compiled:
     assigned: list[str] = field(default_factory=list)
     captures: bool = False
     sync_style: bool = True
+    definitions: dict[str, str] = field(default_factory=dict)
 
 
 def compile_program(
@@ -39,11 +41,12 @@ def compile_program(
     policy: Policy | None,
     modules: Mapping[str, Collection[str]],
     examine: Callable[[ast.Module], Exception | None] | None = None,
+    keep: bool = False,
 ) -> Compiled:
     """Compile a program.
 
-    `examine` looks at it as it was written; what it returns is raised, unless the program can't be
-    compiled.
+    `examine` looks at it as it was written; what it returns is raised, unless the program can't be compiled. With
+    `keep`, the text of its definitions is kept too.
 
     Raises SyntaxError, `language.Refusal`, RecursionError or MemoryError if it can't be compiled.
     """
@@ -51,6 +54,7 @@ def compile_program(
     _check_top_level(tree, filename)
     features = _future_features(tree)
     problem = examine(tree) if examine is not None else None  # before the policy rewrites the tree
+    defined = definitions(tree.body) if keep else {}
     if policy is not None:
         tree = policy.judge(tree)
     is_async = any(map(_awaits, tree.body)) or _forgets_to_await(tree)
@@ -71,7 +75,7 @@ def compile_program(
     code = compile(module, filename, "exec", flags=features, dont_inherit=True)
     if problem is not None:
         raise problem
-    return Compiled(code, is_async, assigned, captures, sync_style)
+    return Compiled(code, is_async, assigned, captures, sync_style, defined)
 
 
 def parse(source: str, filename: str) -> ast.Module:

@@ -86,6 +86,12 @@ class Done(Frame, tag=5, frozen=True):
     returned: bool
 
 
+class Kept(Frame, tag=9, frozen=True):
+    """Guest: what the program leaves for the next one, encoded; see `keeping.keep`. Comes before Done."""
+
+    body: bytes
+
+
 class Ready(Frame, tag=6, frozen=True):
     """Guest: confined, waiting for a program."""
 
@@ -111,7 +117,7 @@ class Event(Frame, tag=8, frozen=True):
     outcomes: list[Outcome]
 
 
-FromGuest = Part | Call | Cancel | Out | Wait | Done | Ready
+FromGuest = Part | Call | Cancel | Out | Wait | Kept | Done | Ready
 FromHost = Part | Start | Event
 
 _encode = msgspec.msgpack.Encoder().encode

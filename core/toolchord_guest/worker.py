@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from toolchord_guest import builtins as names
-from toolchord_guest import calls, guards, modules, preflight, stdlib, threads, wire
+from toolchord_guest import calls, guards, keeping, modules, preflight, stdlib, threads, wire
 from toolchord_guest.calls import FILENAME, Namespace, PendingCall, ToolFunction
 from toolchord_guest.confine import SOCKET
 from toolchord_guest.explain import explain, explain_syntax
@@ -74,6 +74,7 @@ class Guest:
         self.policy_names: set[str] = set()
         self.globals: dict[str, Any] = {}
         self.exposed: dict[str, Any] = {}
+        self.definitions: dict[str, str] = {}
         self.runs = 0
 
     def reset(self) -> None:
@@ -84,6 +85,7 @@ class Guest:
         self.globals |= {"__name__": "__main__", "__builtins__": self.builtins, "__doc__": None}
         self.policy_names = set()
         self.exposed = {}
+        self.definitions = {}
         self.runs = 0
 
     def run(self, start: dict[str, Any]) -> wire.Done:
@@ -98,11 +100,17 @@ class Guest:
             inputs = Decoder(record=Record, named=True).decode(start["inputs"])
             compiled = self._compile(start, filename, inputs)
             self._expose(start, inputs)
+            self._restore(start)
+            self.definitions |= compiled.definitions
             value, returned = self._execute(compiled)
+            self._keep(start)
             return wire.Done(self.link.encode(value, calls.settled), None, returned)
         except BaseException as error:
             failure = _failure(error, filename)
             failure = msgspec.structs.replace(failure, hint=_hint(error, failure, start, filename))
+            if failure.kind == "program":
+                with contextlib.suppress(Exception):
+                    self._keep(start)
             with contextlib.suppress(BaseException):  # the next program of a session must not meet its tasks
                 self._cancel_tasks()
             return wire.Done(b"", failure, False)
@@ -114,6 +122,8 @@ class Guest:
         policy = None if self.unrestricted else Policy(self.listing, self.policy_names)
         roots = {stub["name"].partition(".")[0] for stub in start["tools"] if "closed" not in stub} | {"call_tool"}
         own = {name for name, thing in self.globals.items() if self.exposed.get(name) is not thing}
+        left = start["variables"] or {"data": {}, "definitions": {}}
+        own |= left["data"].keys() | left["definitions"].keys()
 
         def examine(tree: ast.Module) -> preflight.Misuse | None:
             return preflight.examine(
@@ -132,7 +142,43 @@ class Guest:
             policy=policy,
             modules=self.listing,
             examine=None if policy is None else examine,  # wall two is proved with hostile programs as they are
+            keep=bool(start["keep"]),
         )
+
+    def _restore(self, start: dict[str, Any]) -> None:
+        """Bring back what an earlier program left; its names come after the tools', as in a session."""
+        left = start["variables"]
+        if not left:
+            return
+        self.globals.update({name: Decoder(record=Record).decode(data) for name, data in left["data"].items()})
+        self.definitions = dict(left["definitions"])
+        self.hub.closed = True
+        try:
+            lost = keeping.restore(self.definitions, self._define)
+        finally:
+            self.hub.closed = False
+        for name, reason in lost.items():
+            self.definitions.pop(name, None)
+            print(f"The variable {name} of an earlier program could not be restored: {reason}", file=sys.stderr)
+
+    def _define(self, text: str) -> None:
+        policy = None if self.unrestricted else Policy(self.listing, self.policy_names)
+        compiled = compile_program(
+            text, filename=f"{FILENAME} kept", tools=set(), policy=policy, modules=self.listing
+        )  # fmt: skip
+        exec(compiled.code, self.globals)
+        main = self.globals.pop(MAIN)
+        if compiled.is_async:
+            raise RuntimeError("its definition awaits something")
+        main()
+        self.globals.pop(VALUE, None)
+
+    def _keep(self, start: dict[str, Any]) -> None:
+        """Tell the host what the next program is to find."""
+        if start["keep"]:
+            hidden = {name for name, thing in self.exposed.items() if self.globals.get(name) is thing}
+            kept = keeping.keep(self.globals, self.definitions, hidden, start["keep"])
+            self.link.send(wire.Kept(self.link.encode(kept)))
 
     def _expose(self, start: dict[str, Any], inputs: dict[str, Any]) -> None:
         """Bind the tools and the inputs; what the program assigned before keeps its place in a session."""

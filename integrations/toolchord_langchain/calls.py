@@ -1,4 +1,8 @@
-"""Owns one call of a LangChain tool: it runs as LangChain runs it, and gives its value as it is, not as a message."""
+"""Owns one call of a LangChain tool: it runs as LangChain runs it, and gives its value as it is, not as a message.
+
+`call` and `acall` do it alone. Where somebody else runs the tool, such as a graph's tool node, a `Capture` gives him a
+view of the tool, and afterwards knows what the tool's own code returned.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,8 @@ from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from toolchord.errors import ConfigurationError
 from toolchord.schema import brief
-from toolchord.tools import is_plain
+from toolchord.tools import is_plain, waited
+from toolchord_langchain.outbound import ToolchordTool
 
 _NOTHING: Any = object()
 
@@ -28,14 +33,6 @@ class ArgumentsRefused(Exception):
     def __init__(self, lines: Sequence[str]) -> None:
         super().__init__(*lines)
         self.lines = lines
-
-
-class _Seen:
-    """What the tool's own code returned, before LangChain made a message of it."""
-
-    def __init__(self) -> None:
-        self.value: Any = _NOTHING
-        self.begun = False
 
 
 def runs_async(tool: BaseTool) -> bool:
@@ -57,66 +54,83 @@ def call(tool: BaseTool, request: ToolCall, hidden: frozenset[str]) -> Any:
         ArgumentsRefused: the arguments don't fit.
         Exception: whatever the tool raises, its `handle_tool_error` notwithstanding.
     """
-    seen = _Seen()
+    capture = Capture(tool)
     try:
-        answer = _view(tool, seen).invoke(request)
+        answer = capture.view.invoke(request)
     except (ValidationError, ValidationErrorV1) as error:
-        if seen.begun:
-            raise
-        raise ArgumentsRefused(_problems(error, hidden)) from None
-    return _chosen(tool, seen, answer)
+        raise capture.refused(error, hidden) from None
+    return capture.value(answer)
 
 
 async def acall(tool: BaseTool, request: ToolCall, hidden: frozenset[str]) -> Any:
     """The same as `call`, on this event loop."""
-    seen = _Seen()
+    capture = Capture(tool)
     try:
-        answer = await _view(tool, seen).ainvoke(request)
+        answer = await capture.view.ainvoke(request)
     except (ValidationError, ValidationErrorV1) as error:
-        if seen.begun:
-            raise
-        raise ArgumentsRefused(_problems(error, hidden)) from None
+        raise capture.refused(error, hidden) from None
     if tool.response_format == "content_and_artifact":  # whether an artifact is plain takes a walk through it
-        return await asyncio.to_thread(_chosen, tool, seen, answer)
-    return _chosen(tool, seen, answer)
+        return await asyncio.to_thread(capture.value, answer)
+    return capture.value(answer)
 
 
-def _view(tool: BaseTool, seen: _Seen) -> BaseTool:
-    """The tool for one call: its errors are raised, and what its code returns is noted.
+class Capture:
+    """One call of a tool: what its own code returned, before LangChain made a message of it.
 
-    A copy, for a tool serves many calls at once; its code runs on the original, which may keep state.
+    Attributes:
+        view: the tool for this one call. Its errors are raised, it runs synchronously and asynchronously whatever the
+            tool can, and its code runs on the original, which may keep state.
     """
-    view = tool.model_copy(update={"handle_tool_error": False, "handle_validation_error": False})
-    # In the copy's own dict, where they hide the class's methods.
-    object.__setattr__(view, "_run", _noting(tool._run, seen))
-    object.__setattr__(view, "_arun", _noting_async(tool, seen))
-    return view
 
+    def __init__(self, tool: BaseTool) -> None:
+        self._tool = tool
+        self._returned: Any = _NOTHING
+        self._begun = False
+        self.view = tool.model_copy(update={"handle_tool_error": False, "handle_validation_error": False})
+        # In the copy's own dict, where they hide the class's methods.
+        object.__setattr__(self.view, "_run", self._noting())
+        object.__setattr__(self.view, "_arun", self._noting_async())
 
-def _noting(method: Callable[..., Any], seen: _Seen) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def noted(*args: Any, **kwargs: Any) -> Any:
-        seen.begun = True
-        seen.value = method(*args, **kwargs)
-        return seen.value
+    def value(self, answer: Any) -> Any:
+        """What a program gets, where LangChain made `answer` of it; see docs/langchain.md, "What a program gets"."""
+        return _chosen(self._tool, answer if self._returned is _NOTHING else self._returned)
 
-    return noted
+    def refused(self, error: ValidationError | ValidationErrorV1, hidden: frozenset[str]) -> Exception:
+        """The error to raise instead of one of pydantic's: the tool's own one, or an ArgumentsRefused."""
+        return error if self._begun else ArgumentsRefused(_problems(error, hidden))
 
+    def _noting(self) -> Callable[..., Any]:
+        tool = self._tool
 
-def _noting_async(tool: BaseTool, seen: _Seen) -> Callable[..., Any]:
-    @functools.wraps(tool._arun)
-    async def noted(*args: Any, **kwargs: Any) -> Any:
-        seen.begun = True
-        try:
-            seen.value = await tool._arun(*args, **kwargs)
-        except NotImplementedError as error:
-            if not _raised_at_once(error.__traceback__):
-                raise
-            # Many tools have an `_arun` that says nothing else: LangChain's own runs `_run` in a thread.
-            seen.value = await BaseTool._arun(tool, *args, **kwargs)
-        return seen.value
+        @functools.wraps(tool._run)
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            self._begun = True
+            try:
+                self._returned = tool._run(*args, **kwargs)
+            except NotImplementedError as error:
+                if not runs_async(tool) or not _raised_at_once(error.__traceback__):
+                    raise
+                self._returned = waited(tool._arun(*args, **kwargs))
+            return self._returned
 
-    return noted
+        return noted
+
+    def _noting_async(self) -> Callable[..., Any]:
+        tool = self._tool
+
+        @functools.wraps(tool._arun)
+        async def noted(*args: Any, **kwargs: Any) -> Any:
+            self._begun = True
+            try:
+                self._returned = await tool._arun(*args, **kwargs)
+            except NotImplementedError as error:
+                if not _raised_at_once(error.__traceback__):
+                    raise
+                # Many tools have an `_arun` that says nothing else: LangChain's own runs `_run` in a thread.
+                self._returned = await BaseTool._arun(tool, *args, **kwargs)
+            return self._returned
+
+        return noted
 
 
 def _raised_at_once(trace: TracebackType | None) -> bool:
@@ -124,9 +138,9 @@ def _raised_at_once(trace: TracebackType | None) -> bool:
     return trace is not None and trace.tb_next is not None and trace.tb_next.tb_next is None
 
 
-def _chosen(tool: BaseTool, seen: _Seen, answer: Any) -> Any:
-    """What a program gets; see docs/langchain.md, "What a program gets"."""
-    value = answer if seen.value is _NOTHING else seen.value  # a tool may have an `invoke` of its own
+def _chosen(tool: BaseTool, value: Any) -> Any:
+    if isinstance(tool, ToolchordTool) and isinstance(value, tuple):
+        return value[1]  # the value itself, which may well be None
     message = value if isinstance(value, ToolMessage) else None
     if message is None and _is_output(value):
         kind = type(value[0] if isinstance(value, list) else value).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from langchain_core.messages import ToolCall
@@ -25,12 +25,17 @@ from toolchord_langchain.private import hints_of, implementations
 Injected: TypeAlias = Mapping[str, Any] | Callable[[BaseTool, RunnableConfig], Mapping[str, Any]]
 """Values of injected arguments by name, or what gives them for one call of a tool in the surrounding run."""
 
+Runner: TypeAlias = Callable[[BaseTool, ToolCall, frozenset[str]], Awaitable[Any]]
+"""Runs one call in the tool's stead and gives its value: the tool, the call without the injected arguments, and the
+names of arguments that error messages must not show."""
+
 Tools: TypeAlias = "BaseToolkit | BaseTool | Callable[..., Any] | Iterable[Tools]"
 """A toolkit, a tool, a function that shall become one, or several of these."""
 
 # Fields of `extras`, which providers have agreed on, and ours of the same meaning.
 _EXTRAS = {
     "allowed_callers": "allowed_callers",
+    "capabilities": "capabilities",
     "defer_loading": "defer_loading",
     "input_examples": "examples",
     "strict": "strict",
@@ -43,6 +48,7 @@ def registry_from(
     namespace: str = "default",
     registry: ToolRegistry | None = None,
     injected: Injected | None = None,
+    run: Runner | None = None,
     **metadata: Any,
 ) -> ToolRegistry:
     """Register LangChain's tools.
@@ -52,15 +58,16 @@ def registry_from(
         namespace: where they go.
         registry: where to register; a new one when None.
         injected: what the host gives for arguments that are injected, see `tool_from`.
+        run: who runs the calls, see `tool_from`.
         **metadata: fields of `ToolMetadata` for each of them, such as `capabilities` or `timeout`.
 
     Raises:
         RegistrationError: something is no tool, a name is taken, or a required injected argument has no value.
     """
     registry = create_registry() if registry is None else registry
-    for tool, source in _collected(tools, None):
+    for tool, source in collected(tools):
         given = {"source_name": source, **metadata}
-        registry.add(tool_from(tool, namespace=namespace, injected=injected, **given))
+        registry.add(tool_from(tool, namespace=namespace, injected=injected, run=run, **given))
     return registry
 
 
@@ -70,6 +77,7 @@ def tool_from(
     name: str | None = None,
     namespace: str = "default",
     injected: Injected | None = None,
+    run: Runner | None = None,
     **metadata: Any,
 ) -> Tool:
     """Make a tool of a LangChain tool.
@@ -84,21 +92,23 @@ def tool_from(
         injected: the values of injected arguments by name, for all tools alike; or a function of the tool and the
             run's config that gives them, asked at every call. A program neither sees nor sets these arguments. The
             id of the call needs no value.
+        run: runs the calls instead of the tool itself, and injects what is injected: for adapters of frameworks that
+            have a way of their own to run tools.
         **metadata: fields of `ToolMetadata`.
 
     Raises:
         RegistrationError: it is no tool, or a required injected argument has no value.
     """
-    if isinstance(tool, ToolchordTool):
+    if isinstance(tool, ToolchordTool) and run is None:
         return toolchord.tool_from(tool.wrapped, name=name, namespace=namespace, **metadata)
     if not isinstance(tool, BaseTool):
         raise RegistrationError(f"{type(tool).__name__} is no LangChain tool; give a BaseTool, or a toolkit")
     arguments = arguments_of(tool)
-    if not callable(injected):
+    if not callable(injected) and run is None:
         _require(tool, arguments, injected or {}, RegistrationError)
     extras = {ours: value for key, ours in _EXTRAS.items() if (value := (tool.extras or {}).get(key)) is not None}
     made = toolchord.tool_from(
-        _implementation(tool, arguments, injected, lambda lines: made.invalid(lines)),
+        _implementation(tool, arguments, injected, run, lambda lines: made.invalid(lines)),
         name=name or tool.name,
         namespace=namespace,
         check=dict if arguments.checked else None,  # LangChain's own check also coerces, which must not happen twice
@@ -117,7 +127,11 @@ def tool_from(
 
 
 def _implementation(
-    tool: BaseTool, arguments: Arguments, injected: Injected | None, invalid: Callable[[list[str]], Exception]
+    tool: BaseTool,
+    arguments: Arguments,
+    injected: Injected | None,
+    runner: Runner | None,
+    invalid: Callable[[list[str]], Exception],
 ) -> Callable[..., Any]:
     """The function that runs a call of a program."""
 
@@ -125,10 +139,12 @@ def _implementation(
         if wrong := [f"{name!r} is not for programs to set" for name in given if name in arguments.refused]:
             raise invalid(wrong)
         call_id = f"call_{uuid.uuid4().hex}"
-        values = injected(tool, ensure_config()) if callable(injected) else injected or {}
-        _require(tool, arguments, values, ConfigurationError)
-        args = {**given, **{name: value for name, value in values.items() if name in arguments.injected}}
-        args |= dict.fromkeys(arguments.call_ids - values.keys(), call_id)
+        args = dict(given)
+        if runner is None:
+            values = injected(tool, ensure_config()) if callable(injected) else injected or {}
+            _require(tool, arguments, values, ConfigurationError)
+            args |= {name: value for name, value in values.items() if name in arguments.injected}
+            args |= dict.fromkeys(arguments.call_ids - values.keys(), call_id)
         args = {arguments.renamed.get(name, name): value for name, value in args.items()}
         return ToolCall(type="tool_call", id=call_id, name=tool.name, args=args)
 
@@ -140,11 +156,11 @@ def _implementation(
 
     async def arun(**given: Any) -> Any:
         try:
-            return await acall(tool, request(given), arguments.refused)
+            return await (runner or acall)(tool, request(given), arguments.refused)
         except ArgumentsRefused as error:
             raise invalid(list(error.lines)) from None
 
-    chosen: Callable[..., Any] = arun if runs_async(tool) else run
+    chosen: Callable[..., Any] = run if runner is None and not runs_async(tool) else arun
     chosen.__annotations__ = _result(tool)
     return chosen
 
@@ -168,16 +184,16 @@ def _result(tool: BaseTool) -> dict[str, Any]:
     return {"return": hint}
 
 
-def _collected(tools: Any, source: str | None) -> Iterator[tuple[BaseTool, str | None]]:
+def collected(tools: Any, source: str | None = None) -> Iterator[tuple[BaseTool, str | None]]:
     """Every tool with the name of the toolkit that it came from."""
     if isinstance(tools, BaseTool):
         yield tools, source
     elif isinstance(tools, BaseToolkit):
-        yield from _collected(tools.get_tools(), type(tools).__name__)
+        yield from collected(tools.get_tools(), type(tools).__name__)
     elif callable(tools) and not isinstance(tools, type):
         yield langchain_tool(tools), source
     elif isinstance(tools, Iterable) and not isinstance(tools, str | Mapping):
         for one in tools:
-            yield from _collected(one, source)
+            yield from collected(one, source)
     else:
         raise RegistrationError(f"{type(tools).__name__} is no LangChain tool; give BaseTools or a toolkit")

@@ -12,10 +12,11 @@ from toolchord import Catalogue, CodeSandbox, ExecutionResult, Limits, Tool, for
 from toolchord.catalogue import Source
 from toolchord.errors import ProgramError
 
-_DESCRIPTION = """\
+PROGRAMS = """\
 Run a Python program in a sandbox and get back what it returns. The tools below are functions in it; await them, and \
 use asyncio.gather for calls that don't depend on each other. Work on the data in the program and `return` only what \
 you need: nothing else reaches you."""
+"""What a model is told of writing programs."""
 
 _SEARCH = 'Find tools with `await search_tools("words")`; `await describe_tool("name")` tells how to call one.'
 
@@ -118,7 +119,7 @@ def code_tool(
         return answer(await sandbox.execute(code, _some(tools), limits=limits))
 
     if description is None:
-        description = f"{_DESCRIPTION}\n\n{_SEARCH if tools is None else format_tools_for_llm(tools)}"
+        description = f"{PROGRAMS}\n\n{_SEARCH if tools is None else format_tools_for_llm(tools)}"
     return StructuredTool(
         name=name,
         description=description,

@@ -1,4 +1,4 @@
-"""A run in a store: what ended is never run again, what is unclear is not repeated, and one attempt goes on at a time."""
+"""A run in a store: what ended never runs again, what is unclear is not repeated, one attempt goes on at a time."""
 
 from __future__ import annotations
 
@@ -127,29 +127,49 @@ async def test_two_attempts_at_once_run_nothing_twice() -> None:
     assert shop.ran == ["approve x", "pay 1"]
 
 
-async def test_an_earlier_attempt_stops_before_its_next_call() -> None:
+async def test_an_attempt_that_is_going_on_is_left_alone() -> None:
     shop, store = Shop(), MemoryStore()
     begun, go_on = asyncio.Event(), asyncio.Event()
-
-    async def wait_here(key: str) -> str:
-        """Hold the first attempt."""
-        begun.set()
-        await go_on.wait()
-        return key
-
-    shop.registry.add(wait_here, capabilities=["idempotent"])
+    shop.registry.add(_holding(begun, go_on), capabilities=["idempotent"])
     code = "await wait_here('a')\nreturn await pay(1)"
     first = asyncio.create_task(attempt(shop, store, code))
     await begun.wait()
-    second = asyncio.create_task(attempt(shop, store, code))
-    while "attempt/2" not in await store.load("run"):
-        await asyncio.sleep(0)
+    with pytest.raises(JournalConflict):
+        await attempt(shop, store, code)
+    go_on.set()
+    assert (await first).value == "pay 1"
+    assert (await attempt(shop, store, code)).value == "pay 1"
+    assert shop.ran == ["pay 1"]
+
+
+async def test_an_attempt_elsewhere_stops_before_its_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    shop, store = Shop(), MemoryStore()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    shop.registry.add(_holding(begun, go_on), capabilities=["idempotent"])
+    code = "await wait_here('a')\nreturn await pay(1)"
+    with monkeypatch.context() as patch:
+        patch.setattr("toolchord.attempts._machine", lambda: "another machine")
+        first = asyncio.create_task(attempt(shop, store, code))
+        await begun.wait()
+    journal = await DurableJournal.open(store, "run")
+    assert journal.attempt == 2
     go_on.set()
     with pytest.raises(JournalConflict) as conflict:
         await first
     assert conflict.value.attempt == 1
-    assert (await second).value == "pay 1"
+    async with CodeSandbox(shop.registry) as sandbox:
+        assert (await sandbox.execute("import asyncio\n" + code, journal=journal)).value == "pay 1"
     assert shop.ran == ["pay 1"]
+
+
+def _holding(begun: asyncio.Event, go_on: asyncio.Event) -> Any:
+    async def wait_here(key: str) -> str:
+        """Hold the attempt."""
+        begun.set()
+        await go_on.wait()
+        return key
+
+    return wait_here
 
 
 async def test_another_program_is_not_taken_for_the_one_that_was_begun() -> None:

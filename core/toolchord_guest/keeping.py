@@ -1,0 +1,130 @@
+"""Owns what a program leaves for the next one, in another process: its data, and the text of its definitions.
+
+Data is kept where it comes back as exactly what it was. Of functions, classes and imports the statement is kept, and
+run again. Everything else is lost, and named with the reason.
+"""
+
+from __future__ import annotations
+
+import ast
+import datetime as dt
+import types
+from collections.abc import Callable, Container, Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from toolchord_guest.link import Record
+from toolchord_guest.values import Encoder, Unsupported
+
+_ATOMS = (type(None), bool, int, float, str, bytes, dt.datetime, dt.date, dt.time, dt.timedelta, Decimal, UUID)
+_NODES = 1_000_000
+
+
+def definitions(body: Iterable[ast.stmt]) -> dict[str, str]:
+    """The statements of the top level that define a name, by name, in the order of the text."""
+    found: dict[str, str] = {}
+    for node in body:
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                names = [node.name]
+            case ast.Import() | ast.ImportFrom():
+                names = [alias.asname or alias.name.partition(".")[0] for alias in node.names]
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Lambda()):
+                names = [name]
+            case _:
+                continue
+        for name in names:
+            found.pop(name, None)  # a later one stands later
+            found[name] = ast.unparse(node)
+    return found
+
+
+def keep(variables: Mapping[str, Any], known: Mapping[str, str], hidden: Container[str], limit: int) -> dict[str, Any]:
+    """A program's variables as plain data.
+
+    Args:
+        variables: all of them.
+        known: the statements that define functions, classes and imports.
+        hidden: names that are not the program's: tools and what else is there from the start.
+        limit: bytes of all that is kept.
+
+    Returns:
+        ``data``: name -> encoded value; ``definitions``: name -> statement; ``lost``: name -> why it is not kept.
+    """
+    data: dict[str, bytes] = {}
+    lost: dict[str, str] = {}
+    defined: set[str] = set()
+    room = limit
+    for name, value in variables.items():
+        if name in hidden or name.startswith(("__", "<")):
+            continue
+        if name in known and not _exact(value, [_NODES]):
+            defined.add(name)
+            room -= len(known[name])
+            continue
+        reason, encoded = _encoded(value)
+        if reason:
+            lost[name] = reason
+        elif len(encoded) > room:
+            lost[name] = f"{len(encoded):,} bytes; at most {limit:,} are kept in all"
+        else:
+            data[name] = encoded
+            room -= len(encoded)
+    kept = {name: text for name, text in known.items() if name in defined}
+    if room < 0:
+        lost |= dict.fromkeys(kept, "more text than is kept")
+        kept = {}
+    return {"data": data, "definitions": kept, "lost": lost}
+
+
+def _encoded(value: Any) -> tuple[str, bytes]:
+    if not _exact(value, [_NODES]):
+        return _reason(value), b""
+    try:
+        return "", Encoder().encode(value)
+    except Unsupported as error:
+        return error.reason, b""
+
+
+def _reason(value: Any) -> str:
+    if isinstance(value, types.FunctionType):
+        return "a function that has no statement of its own; define it with def"
+    if isinstance(value, type):
+        return "a class that has no statement of its own"
+    if type(value) in (list, tuple, set, frozenset, dict, Record):
+        return f"a {type(value).__name__} that holds more than plain data"
+    return f"a {type(value).__name__}, which is no plain data"
+
+
+def _exact(value: Any, left: list[int]) -> bool:
+    """Whether a value comes back as what it was."""
+    left[0] -= 1
+    kind = type(value)
+    if kind in _ATOMS:
+        return True
+    if left[0] <= 0:
+        return False
+    try:
+        if kind in (list, tuple, set, frozenset):
+            return all(_exact(item, left) for item in value)
+        if kind in (dict, Record):
+            return all(_exact(key, left) and _exact(item, left) for key, item in dict.items(value))
+    except RecursionError:
+        pass
+    return False
+
+
+def restore(known: Mapping[str, str], run: Callable[[str], None]) -> dict[str, str]:
+    """Run definitions again, after the data is there; those that fail, with the reason."""
+    lost: dict[str, str] = {}
+    done: set[str] = set()
+    for name, text in known.items():
+        if text in done:
+            continue
+        done.add(text)  # one import may bind several names
+        try:
+            run(text)
+        except Exception as error:
+            lost[name] = f"{type(error).__name__}: {error}"[:500]
+    return lost

@@ -1,0 +1,95 @@
+"""Owns the one tool with which a model runs a program in a graph, and what the model is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+from langchain_core.tools import BaseTool, StructuredTool
+from langgraph.errors import GraphBubbleUp
+from langgraph.prebuilt import ToolRuntime
+from pydantic import Field
+
+from toolchord import Catalogue, Tool, ToolRegistry, format_tools_for_llm
+from toolchord.errors import JournalConflict
+from toolchord.tools import waited
+from toolchord_langchain import langchain_tools, registry_from
+from toolchord_langchain.inbound import collected
+from toolchord_langchain.outbound import PROGRAMS
+from toolchord_langgraph.program import Frame, Program, run_inner
+
+CODE_NAME = "run_code"
+
+
+class TakenOver(JournalConflict, GraphBubbleUp):
+    """The same thread is being resumed elsewhere; this attempt has stopped. No tool node makes a message of it."""
+
+
+def tools_of(tools: Iterable[Any]) -> list[BaseTool]:
+    """LangChain's tools of whatever may be given: tools, functions, toolkits, Toolchord's tools and registries."""
+    found: list[BaseTool] = []
+    for one in tools:
+        if isinstance(one, ToolRegistry | Catalogue | Tool):
+            found += langchain_tools(Catalogue.of(one, caller="sandbox"))
+        else:
+            found += [tool for tool, _ in collected(one)]
+    return found
+
+
+def for_direct_only(tool: BaseTool) -> bool:
+    """Whether a tool says that it is for the model's direct calls, and not for programs."""
+    return _callers(tool) == {"direct"}
+
+
+def for_code_only(tool: BaseTool) -> bool:
+    """Whether a tool says that it is for programs, and not for direct calls."""
+    callers = _callers(tool)
+    return bool(callers) and "direct" not in callers
+
+
+def _callers(tool: BaseTool) -> set[str]:
+    return set((tool.extras or {}).get("allowed_callers") or ())
+
+
+def catalogue_of(tools: Iterable[BaseTool]) -> Catalogue:
+    """What a program may call of a graph's tools; each call goes the graph's way."""
+    return Catalogue.of(registry_from(list(tools), run=run_inner))
+
+
+def described(catalogue: Catalogue, variables: bool) -> str:
+    """How to write a program, and a typed stub of each tool.
+
+    The same bytes for the same tools, so that a provider's prompt cache holds.
+    """
+    more = f" {_VARIABLES}" if variables else ""
+    return f"{PROGRAMS}{more}\n\n{format_tools_for_llm(catalogue)}"
+
+
+_VARIABLES = "Variables and functions of your earlier programs are still there."
+
+
+def code_tool(frame: Callable[[ToolRuntime[Any, Any]], Frame], *, name: str, description: str) -> BaseTool:
+    """The tool that runs programs; `frame` says where, at every call."""
+
+    def run(code: Code, runtime: ToolRuntime) -> Any:
+        try:
+            return waited(Program(frame(runtime), code, runtime, blocking=True).go())
+        except JournalConflict as conflict:
+            raise TakenOver(conflict.run, conflict.attempt) from None
+
+    async def arun(code: Code, runtime: ToolRuntime) -> Any:
+        try:
+            return await Program(frame(runtime), code, runtime, blocking=False).go()
+        except JournalConflict as conflict:
+            raise TakenOver(conflict.run, conflict.attempt) from None
+
+    return StructuredTool.from_function(
+        func=run,
+        coroutine=arun,
+        name=name,
+        description=description,
+        metadata={"ls_code_input_language": "python"},  # LangSmith shows the argument as code
+    )
+
+
+Code = Annotated[str, Field(description="The program: Python 3.11. Its value is what it returns at the top level.")]

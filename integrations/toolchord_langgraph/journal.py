@@ -1,0 +1,100 @@
+"""Owns the journal of a program that runs in a graph: every call is a sub-task of the node that runs the program."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from langgraph.errors import GraphBubbleUp, is_invalid_resume
+from langgraph.types import interrupt
+
+from toolchord import CallIdentity, DurableJournal, JournalStore
+from toolchord.durable import UnclearHandler
+from toolchord.errors import CallPaused, ConfigurationError
+from toolchord.identity import current
+from toolchord.journal import Outcome
+from toolchord_langgraph import private
+
+
+class Host(Protocol):
+    """What the journal needs to know of the program's place in the graph."""
+
+    blocking: bool
+
+    def subtask(self, call: CallIdentity, function: Callable[[], Any]) -> Any:
+        """Run a function as the sub-task of a call; what it gives."""
+        ...
+
+    def shown(self, call: CallIdentity, outcome: Outcome) -> Any:
+        """What the sub-task shows to those who stream the graph."""
+        ...
+
+    def kept(self, call: CallIdentity) -> bytes | None:
+        """What else is to be kept with a call that has ended."""
+        ...
+
+
+class TaskJournal(DurableJournal):
+    """A `DurableJournal` whose calls are sub-tasks.
+
+    A sub-task gives each call its own interrupts, answers, place in the streams and traces. What a call gave is kept
+    in the store before the sub-task ends, so it is never run again; its identity holds the digest of tool and
+    arguments, so an answer never reaches another call than the one it was given for.
+    """
+
+    host: Host
+
+    def __init__(
+        self, store: JournalStore, run: str, attempt: int, rows: Mapping[str, bytes], unclear: UnclearHandler
+    ) -> None:
+        super().__init__(store, run, attempt, rows, unclear)
+        self.kept = {int(key[5:]): data for key, data in rows.items() if key.startswith("kept/")}
+        """What else was kept with calls that have ended, by number."""
+
+    def cut_off(self, number: int) -> int:
+        """How often a call has begun and left no outcome."""
+        return self._begun[number]
+
+    async def call(self, call: CallIdentity, produce: Callable[[], Awaitable[Outcome]], *, repeatable: bool) -> Outcome:
+        """See `Journal.call`."""
+        if (known := self._outcomes.get(call.number)) is not None:
+            return known
+        host = self.host
+
+        async def kept() -> Outcome:
+            outcome = await produce()
+            if (more := host.kept(call)) is not None:
+                await self._store.put(self.run, f"kept/{call.number}", more)
+            return outcome
+
+        async def run() -> Any:
+            current.set(call)
+            while True:
+                try:
+                    outcome = await DurableJournal.call(self, call, kept, repeatable=repeatable)
+                    return host.shown(call, outcome)
+                except CallPaused as pause:
+                    if isinstance(pause.reason, Exception):
+                        raise pause.reason from None
+                    interrupt({"type": "call_paused", "reason": str(pause.reason), "tool": call.tool})
+
+        def run_blocking() -> Any:
+            return asyncio.run(run())
+
+        try:
+            await private.result(host.subtask(call, run_blocking if host.blocking else run))
+        except GraphBubbleUp as pause:
+            raise CallPaused(pause) from None
+        except Exception as error:
+            if is_invalid_resume(error):  # it was answered wrongly, which is nothing that the program did
+                raise CallPaused(error) from None
+            raise
+        if call.number not in self._outcomes:  # the sub-task had ended in an earlier attempt
+            self._take(await self._store.load(self.run))
+        if call.number not in self._outcomes:
+            raise ConfigurationError(
+                f"the checkpointer remembers that {call.tool} (call {call.number}) has ended, but not what it gave; "
+                f"it must keep every pending write that it is given"
+            )
+        return self._outcomes[call.number]

@@ -1,0 +1,185 @@
+"""The private names of langgraph that this adapter needs, checked when it is imported.
+
+langgraph numbers the sub-tasks of a task by the order in which they are made, which a retry or a faster sibling
+changes; a sub-task here has a number of its own instead. Read against langgraph 1.2.22 to 1.2.24 and
+langgraph-prebuilt 1.1.2 to 1.1.3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import patch_config
+from langgraph._internal import _constants as names
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.prebuilt import ToolNode
+from langgraph.types import Command
+
+from toolchord.errors import ConfigurationError
+
+_CONSTANTS = "CONF CONFIG_KEY_CALL CONFIG_KEY_CHECKPOINTER CONFIG_KEY_DURABILITY CONFIG_KEY_READ CONFIG_KEY_SEND RESUME"
+_METHODS = "_run_one _arun_one _execute_tool_sync _execute_tool_async _parse_input _combine_tool_outputs"
+
+_missing = [name for name in _CONSTANTS.split() if not hasattr(names, name)]
+_missing += [name for name in _METHODS.split() if not hasattr(ToolNode, name)]
+_missing += [] if hasattr(Command, "_update_as_tuples") else ["Command._update_as_tuples"]
+if _missing:
+    raise ConfigurationError(
+        f"langgraph {version('langgraph')} has no {', '.join(_missing)}, which inner calls are carried by; "
+        f"use another version (1.2 is known to work), or a newer toolchord"
+    )
+
+Writes = Sequence[tuple[str, Any]]
+
+
+class Location(NamedTuple):
+    """Where a task's own writes are kept.
+
+    Attributes:
+        saver: the checkpointer.
+        config: names the checkpoint that the task belongs to.
+        durable: whether that checkpoint is written while the graph runs, not only when it ends.
+    """
+
+    saver: BaseCheckpointSaver[Any]
+    config: RunnableConfig
+    durable: bool
+
+
+def location(config: RunnableConfig, checkpoint_id: str | None) -> Location | None:
+    """Where the task with this config is checkpointed; None without a checkpointer."""
+    conf = config.get("configurable", {})
+    saver = conf.get(names.CONFIG_KEY_CHECKPOINTER)
+    if not isinstance(saver, BaseCheckpointSaver) or checkpoint_id is None or "thread_id" not in conf:
+        return None
+    # A task's namespace is below its graph's; the graph is the outermost whose checkpoint this is.
+    graphs = [ns for ns, known in conf.get("checkpoint_map", {}).items() if known == checkpoint_id]
+    if not graphs:
+        return None
+    where = {"thread_id": conf["thread_id"], "checkpoint_ns": min(graphs, key=len), "checkpoint_id": checkpoint_id}
+    return Location(saver, {"configurable": where}, conf.get(names.CONFIG_KEY_DURABILITY) != "exit")
+
+
+def can_call(config: RunnableConfig) -> bool:
+    """Whether this is a task of a graph, which can have sub-tasks."""
+    return names.CONFIG_KEY_CALL in config.get("configurable", {})
+
+
+def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any]) -> Any:
+    """Run a function as a sub-task of the task that has this config.
+
+    Args:
+        config: the task's, as `get_config` gives it within it.
+        name: what the sub-task is called in streams and traces.
+        key: what the sub-task is, among those of the task: the same one has the same identity on every run.
+        function: async in an async graph, else not.
+
+    Returns:
+        A future of the running event loop, or of a thread's.
+    """
+    start = config["configurable"][names.CONFIG_KEY_CALL]
+    schedule = start.keywords["schedule_task"]
+    if isinstance(schedule, _Numbered):  # a sub-task hands it on to its own
+        schedule = schedule.schedule
+    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
+    function.__name__ = function.__qualname__ = name
+    return start(
+        function,
+        ((), {}),
+        callbacks=config.get("callbacks"),
+        schedule_task=_Numbered(schedule, number),
+        # Beside langgraph's executor. That has places for so many tasks, and a task keeps its own while it waits for
+        # its sub-tasks: they would wait for each other for ever.
+        submit=lambda: _in_task if "loop" in start.keywords else _in_thread,
+    )
+
+
+def _in_task(function: Callable[..., Any], *args: Any, **options: Any) -> asyncio.Task[Any]:
+    return asyncio.get_running_loop().create_task(function(*args, **_for(options)))
+
+
+def _in_thread(function: Callable[..., Any], *args: Any, **options: Any) -> concurrent.futures.Future[Any]:
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(context.run(function, *args, **_for(options)))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="toolchord-call", daemon=True).start()
+    return future
+
+
+def _for(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that are the function's, not the executor's."""
+    return {name: value for name, value in options.items() if not name.startswith("__")}
+
+
+class _Numbered(NamedTuple):
+    """Schedules a sub-task under a number of its own, instead of the next one."""
+
+    schedule: Callable[[Any, int, Any], Any]
+    number: int
+
+    def __call__(self, task: Any, _next: int, call: Any) -> Any:
+        return self.schedule(task, self.number, call)
+
+
+async def result(future: Any) -> Any:
+    """What a sub-task gives."""
+    return await (asyncio.wrap_future(future) if isinstance(future, concurrent.futures.Future) else future)
+
+
+def sends(config: RunnableConfig, writes: Writes) -> None:
+    """Write to the state on behalf of the task that has this config."""
+    config["configurable"][names.CONFIG_KEY_SEND](writes)
+
+
+def updates(command: Command[Any]) -> Writes:
+    """What a command writes to the state, by channel."""
+    return list(command._update_as_tuples())
+
+
+def current_state(config: RunnableConfig, state: Any) -> Any:
+    """A task's state with its own writes so far; as it was where it is no state of a graph's channels."""
+    read = config["configurable"][names.CONFIG_KEY_READ]
+    keys = list(state) if isinstance(state, dict) else list(getattr(type(state), "model_fields", ()))
+    try:
+        values = read(keys, True)
+    except KeyError:  # something else than the graph's own state was given to the node
+        return state
+    return {**state, **values} if isinstance(state, dict) else state.model_copy(update=values) if keys else state
+
+
+def bridged(config: RunnableConfig, parent: RunnableConfig, keep: Callable[[Writes], None]) -> RunnableConfig:
+    """A sub-task's config with which a tool reads and writes the state as part of the parent task.
+
+    Args:
+        config: the sub-task's.
+        parent: the parent task's.
+        keep: is given the writes, for they are not among the sub-task's own.
+    """
+    own, outer = config["configurable"][names.CONFIG_KEY_SEND], parent["configurable"][names.CONFIG_KEY_SEND]
+
+    def send(writes: Writes) -> None:
+        if answers := [write for write in writes if write[0] == names.RESUME]:
+            own(answers)  # they belong to the one who asked
+        if others := [write for write in writes if write[0] != names.RESUME]:
+            keep(others)
+            outer(others)
+
+    read = parent["configurable"][names.CONFIG_KEY_READ]
+    patch = {names.CONFIG_KEY_SEND: send, names.CONFIG_KEY_READ: read}
+    return patch_config(config, configurable={**config["configurable"], **patch})

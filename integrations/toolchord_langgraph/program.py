@@ -1,0 +1,429 @@
+"""Owns one program that runs in a graph: how its calls reach the tools, and what the graph gets of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import uuid
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeAlias
+
+from langchain_core.messages import ToolCall, ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool, ToolException
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.config import get_config
+from langgraph.errors import GraphBubbleUp, GraphInterrupt, is_invalid_resume
+from langgraph.prebuilt import ToolRuntime
+from langgraph.prebuilt.tool_node import ToolCallRequest, ToolInvocationError
+from langgraph.types import Command, interrupt
+from pydantic import Discriminator, ValidationError
+
+from toolchord import (
+    CallIdentity,
+    Catalogue,
+    CodeSandbox,
+    ExecutionResult,
+    JournalStore,
+    Limits,
+    MemoryStore,
+    Unclear,
+    current_call,
+)
+from toolchord.errors import CallPaused
+from toolchord.journal import Outcome
+from toolchord.results import shorten
+from toolchord_langchain.calls import Capture
+from toolchord_langgraph import private, streaming
+from toolchord_langgraph.approvals import Answered, Approvals, GiveUp, RejectedError, Repeat, Respond
+from toolchord_langgraph.journal import TaskJournal
+from toolchord_langgraph.store import CheckpointStore
+
+Output: TypeAlias = "ToolMessage | Command[Any] | list[ToolMessage | Command[Any]]"
+
+_SHOWN = 2_000
+"""Characters of an inner call's result that streams show."""
+
+_serde = JsonPlusSerializer()
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a program needs of the node that runs it.
+
+    Attributes:
+        sandbox: where it runs.
+        catalogue: what it may call.
+        run, arun: take an inner call to its tool as the graph takes an ordinary one; the second in async graphs.
+        approvals: asked before.
+        limits: what it may spend.
+        messages_key: where the state keeps its messages.
+        max_chars: length of the answer to the model.
+        variables: whether a program finds what the thread's last one left.
+    """
+
+    sandbox: CodeSandbox
+    catalogue: Catalogue
+    run: Callable[[ToolCallRequest], Output]
+    arun: Callable[[ToolCallRequest], Awaitable[Output]]
+    approvals: Approvals
+    limits: Limits | None
+    messages_key: str
+    max_chars: int
+    variables: bool
+
+
+class Program:
+    """One program: the host of its journal, and the way of its calls."""
+
+    def __init__(self, frame: Frame, code: str, runtime: ToolRuntime[Any, Any], *, blocking: bool) -> None:
+        self.blocking = blocking
+        self._frame = frame
+        self._code = code
+        self._runtime = runtime
+        self._config = get_config()
+        self._id = runtime.tool_call_id or "code"
+        self._attempt = ""
+        self._kept: dict[int, Kept] = {}
+        self._messages: dict[int, ToolMessage] = {}
+        self._answers: dict[int, Any] = {}
+
+    async def go(self) -> Output:
+        """Run it to its end, or to where it waits for a person.
+
+        Raises:
+            GraphInterrupt: what it waits for, all at once.
+            JournalConflict: somebody else has taken the run up.
+        """
+        info = self._runtime.execution_info
+        place = private.location(self._config, info.checkpoint_id if info else None)
+        if place is None:  # nothing can be answered later, and what langgraph remembers of sub-tasks is not asked for
+            self._attempt = uuid.uuid4().hex
+        store: JournalStore = CheckpointStore(place, blocking=self.blocking) if place else _memory.of(self._run)
+        journal = await TaskJournal.open(store, self._run, unclear=self._ask_what_became_of)
+        journal.host = self
+        self._journal = journal
+        for number, data in sorted(journal.kept.items()):
+            self._kept[number] = Kept.read(data)
+            private.sends(self._config, self._kept[number].writes)
+        token = _current.set(self)
+        try:
+            result = await self._frame.sandbox.execute(
+                self._code,
+                self._frame.catalogue,
+                limits=self._limits(),
+                journal=journal,
+                watch=streaming.watcher(self._runtime, self._id),
+                variables=streaming.left_in(self._messages_before()) if self._frame.variables else None,
+            )
+        finally:
+            _current.reset(token)
+        self._raise_what_waits(result)
+        message = self._answer(result)
+        commands = [command for _, kept in sorted(self._kept.items()) for command in kept.commands]
+        return [*commands, message] if commands else message
+
+    def _limits(self) -> Limits:
+        limits = self._frame.limits or self._frame.sandbox.limits
+        most = self._config.get("max_concurrency") or limits.concurrency
+        return dataclasses.replace(limits, concurrency=min(limits.concurrency, most))
+
+    @property
+    def _run(self) -> str:
+        """The run's name, the same whenever the node is run again."""
+        info = self._runtime.execution_info
+        identity = (info.task_id if info else "", self._id, self._code)
+        return hashlib.sha256("\0".join(identity).encode()).hexdigest()[:32]
+
+    def _messages_before(self) -> Sequence[Any]:
+        state, key = self._runtime.state, self._frame.messages_key
+        found = (
+            state
+            if isinstance(state, list)
+            else (state.get(key) if isinstance(state, dict) else getattr(state, key, None))
+        )
+        return found or ()
+
+    # the journal's host
+
+    def subtask(self, call: CallIdentity, function: Callable[[], Any]) -> Any:
+        """See `journal.Host`."""
+        name = call.tool.rpartition(".")[2]
+        return private.call(self._config, name, f"{self._run}{self._attempt}\0{call.number}\0{call.digest}", function)
+
+    def shown(self, call: CallIdentity, outcome: Outcome) -> Any:
+        """See `journal.Host`."""
+        status = "success" if outcome.ok else "error"
+        name = call.tool.rpartition(".")[2]
+        made = self._messages.get(call.number)
+        text = "" if made is None else shorten(str(made.text), _SHOWN)
+        message = ToolMessage(text, name=name, tool_call_id=self._inner_id(call), status=status)
+        return {self._frame.messages_key: [message]}
+
+    def kept(self, call: CallIdentity) -> bytes | None:
+        """See `journal.Host`."""
+        kept = self._kept.get(call.number)
+        return None if kept is None else kept.written()
+
+    # a call
+
+    async def call(self, tool: BaseTool, request: ToolCall, hidden: frozenset[str]) -> Any:
+        """Run one inner call and give its value; see `toolchord_langchain.inbound.Runner`."""
+        call = current_call()
+        assert call is not None
+        if call.number in self._answers:
+            if isinstance(answer := self._answers.pop(call.number), RejectedError):
+                raise answer
+            return answer
+        kept = self._kept[call.number] = Kept()
+        config = private.bridged(get_config(), self._config, kept.writes.extend)
+        capture = Captured(tool, config)
+        state = self._runtime.state
+        if any(one.writes for one in self._kept.values()):
+            state = private.current_state(self._config, state)
+        runtime = dataclasses.replace(self._runtime, state=state, tool_call_id=self._inner_id(call), config=config)
+        made = ToolCall(name=tool.name, args=request["args"], id=self._inner_id(call), type="tool_call")
+        try:
+            with _as_child(config):
+                asked = self._frame.approvals.ask(
+                    ToolCallRequest(tool_call=made, tool=tool, state=runtime.state, runtime=runtime)
+                )
+                if isinstance(asked, Answered):
+                    return asked.value
+                asked = asked.override(tool=capture.view)
+                output = self._frame.run(asked) if self.blocking else await self._frame.arun(asked)
+            return self._value(call, capture, output)
+        except (GraphBubbleUp, CallPaused) as pause:
+            raise pause if isinstance(pause, CallPaused) else CallPaused(pause) from None
+        except ToolInvocationError as error:
+            raise capture.refused(error.source, hidden) from None
+        except ValidationError as error:
+            if is_invalid_resume(error):
+                raise CallPaused(error) from None
+            raise capture.refused(error, hidden) from None
+        finally:
+            if not kept:
+                del self._kept[call.number]
+
+    def _value(self, call: CallIdentity, capture: Captured, output: Output) -> Any:
+        """What the program gets of what the graph would have got."""
+        message: ToolMessage | None = None
+        for one in output if isinstance(output, list) else [output]:
+            if isinstance(one, Command):
+                found, rest = _without_message(one, self._frame.messages_key, self._inner_id(call))
+                message = found or message
+                if rest is not None:
+                    self._apply(call, rest)
+            else:
+                message = one
+        if message is None:
+            return None
+        self._messages[call.number] = message
+        if message.status == "error":
+            raise ToolException(str(message.text))
+        return capture.native(message)
+
+    def _apply(self, call: CallIdentity, command: Command[Any]) -> None:
+        """Do what a tool's command says: update the state at once, for later calls to see; go elsewhere at the end."""
+        kept = self._kept[call.number]
+        if command.graph is None:
+            writes = private.updates(command)
+            kept.writes.extend(writes)
+            private.sends(self._config, writes)
+            command = dataclasses.replace(command, update=None)
+            if not command.goto and command.resume is None:
+                return
+        kept.commands.append(command)
+
+    async def _ask_what_became_of(self, call: CallIdentity) -> None:
+        """A call that acts was cut off: only a person knows whether to repeat it."""
+        question = {
+            "type": "unclear_call",
+            "tool_call_id": self._inner_id(call),
+            "name": call.tool.rpartition(".")[2],
+            "description": f"{Unclear(call)}. Find out, then let it run again, or say what it gave.",
+            "allowed_decisions": ["repeat", "respond", "give_up"],
+        }
+        # A sub-task of its own: an approval that the call was given before must not be taken for this answer.
+        key = f"{self._run}\0{call.number}\0{self._journal.cut_off(call.number)}"
+
+        def ask() -> Any:
+            return interrupt(question, response_schema=_BecameOf)
+
+        async def ask_async() -> Any:
+            return ask()
+
+        try:
+            future = private.call(get_config(), "unclear_call", key, ask if self.blocking else ask_async)
+            answer = await private.result(future)
+        except GraphBubbleUp as pause:
+            raise CallPaused(pause) from None
+        match answer:
+            case {"type": "respond", "message": message}:
+                self._answers[call.number] = message
+            case {"type": "give_up", **rest}:
+                self._answers[call.number] = RejectedError(str(rest.get("message") or "the call was given up"))
+
+    def _inner_id(self, call: CallIdentity) -> str:
+        return f"{self._id}:{call.number}"
+
+    # the end
+
+    @staticmethod
+    def _raise_what_waits(result: ExecutionResult) -> None:
+        if result.error is None or result.error.kind != "paused":
+            return
+        reasons = [call.pause.reason for call in result.pending if call.pause is not None]
+        for reason in reasons:
+            if isinstance(reason, Exception) and not isinstance(reason, GraphInterrupt):
+                raise reason  # an answer that does not fit, or a graph that is being drained
+        raise GraphInterrupt(
+            tuple(i for reason in reasons if isinstance(reason, GraphInterrupt) for i in reason.args[0])
+        )
+
+    def _answer(self, result: ExecutionResult) -> ToolMessage:
+        return ToolMessage(
+            result.for_model(self._frame.max_chars),
+            artifact=streaming.transcript(result, self._id),
+            tool_call_id=self._id,
+            status="success" if result.ok else "error",
+        )
+
+
+_BecameOf: Any = Annotated[Repeat | Respond | GiveUp, Discriminator("type")]
+
+
+_current: ContextVar[Program] = ContextVar("toolchord_langgraph_program")
+
+
+async def run_inner(tool: BaseTool, request: ToolCall, hidden: frozenset[str]) -> Any:
+    """Run a call of the program that runs here; the `Runner` of every tool in a graph."""
+    return await _current.get().call(tool, request, hidden)
+
+
+class Captured(Capture):
+    """A call's tool as the graph is given it: it runs under its sub-task's own config, whatever it is handed.
+
+    A tool node hands the node's config to tools. Their interrupts would be numbered among the node's, and answers would
+    reach the wrong one.
+    """
+
+    def __init__(self, tool: BaseTool, config: RunnableConfig) -> None:
+        super().__init__(tool)
+        self._made: Any = None
+        cls = type(self.view)
+
+        def invoke(given: Any, _config: Any = None, **options: Any) -> Any:
+            self._made = cls.invoke(self.view, given, config, **options)
+            return self._made
+
+        async def ainvoke(given: Any, _config: Any = None, **options: Any) -> Any:
+            self._made = await cls.ainvoke(self.view, given, config, **options)
+            return self._made
+
+        object.__setattr__(self.view, "invoke", invoke)
+        object.__setattr__(self.view, "ainvoke", ainvoke)
+
+    def native(self, message: ToolMessage) -> Any:
+        """The tool's own value, unless something between it and the program changed the message's text."""
+        made = self._made
+        if isinstance(made, Command):
+            return self.message_value(message)
+        if isinstance(made, ToolMessage) and (
+            message.content == made.content
+            or (
+                isinstance(message.content, str)
+                and isinstance(made.content, str)
+                and made.content
+                and message.content.endswith(made.content)
+            )
+        ):
+            return self.value(made)
+        return self.message_value(message)
+
+    def message_value(self, message: ToolMessage) -> Any:
+        """What a message says, where it is all there is."""
+        plain = Capture(self._tool)
+        return plain.value(message)
+
+
+@dataclass
+class Kept:
+    """What a call did to the graph, besides giving a value."""
+
+    commands: list[Command[Any]] = field(default_factory=list)
+    writes: list[tuple[str, Any]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.commands or self.writes)
+
+    def written(self) -> bytes:
+        """As bytes, for a store."""
+        kind, data = _serde.dumps_typed([self.commands, [list(write) for write in self.writes]])
+        return kind.encode() + b":" + data
+
+    @classmethod
+    def read(cls, data: bytes) -> Kept:
+        """From bytes."""
+        kind, _, rest = data.partition(b":")
+        commands, writes = _serde.loads_typed((kind.decode(), rest))
+        return cls(commands, [(channel, value) for channel, value in writes])
+
+
+def _without_message(command: Command[Any], key: str, inner_id: str) -> tuple[ToolMessage | None, Command[Any] | None]:
+    """The message with which a command answers this call, and the command without it; None if nothing is left.
+
+    The model never made the inner call, so a message that answers it has no place in the conversation.
+    """
+    update = command.update
+    pairs = list(update.items()) if isinstance(update, dict) else update
+    if not isinstance(pairs, list):
+        return None, command
+    found: ToolMessage | None = None
+    left: list[tuple[str, Any]] = []
+    for channel, value in pairs:
+        if channel == key:
+            messages = value if isinstance(value, list) else [value]
+            mine = [m for m in messages if isinstance(m, ToolMessage) and m.tool_call_id == inner_id]
+            found = mine[-1] if mine else found
+            value = [m for m in messages if not any(m is one for one in mine)]
+            if not value:
+                continue
+        left.append((channel, value))
+    if not left and not command.goto and command.resume is None:
+        return found, None
+    return found, dataclasses.replace(command, update=dict(left) if isinstance(update, dict) else left)
+
+
+@contextlib.contextmanager
+def _as_child(config: RunnableConfig) -> Iterator[None]:
+    """`get_config` gives this config inside."""
+    from langchain_core.runnables.config import var_child_runnable_config
+
+    token = var_child_runnable_config.set(config)
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
+
+
+class _Memory:
+    """Stores of runs in graphs without a checkpointer, for a node that is retried. The oldest are forgotten."""
+
+    def __init__(self, most: int) -> None:
+        self._stores: OrderedDict[str, MemoryStore] = OrderedDict()
+        self._most = most
+
+    def of(self, run: str) -> MemoryStore:
+        store = self._stores.setdefault(run, MemoryStore())
+        self._stores.move_to_end(run)
+        while len(self._stores) > self._most:
+            self._stores.popitem(last=False)
+        return store
+
+
+_memory = _Memory(64)

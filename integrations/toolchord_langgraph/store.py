@@ -1,0 +1,83 @@
+"""Owns the rows of runs that are kept in a graph's own checkpointer, beside the checkpoint that they belong to.
+
+They are pending writes of tasks that the graph does not have, so they follow the checkpoint: a fork does not see them,
+and they go when the thread is deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+
+from langgraph.checkpoint.base import CheckpointTuple
+
+from toolchord.durable import latest_attempt
+from toolchord.errors import ConfigurationError, JournalConflict
+from toolchord_langgraph.private import Location
+
+_NAMESPACE = uuid.UUID("5f0f9d1e-6d0c-4b66-9a51-0d8e7e3c2a41")
+_PATIENCE = 10.0
+"""Seconds within which a checkpoint that is being written must be there."""
+
+
+class CheckpointStore:
+    """A `JournalStore` in a checkpointer.
+
+    A row is there for good when `put` returns. Whether it was the first of its key, and whether a later attempt has
+    claimed the run, is looked up afterwards where it matters: for a row that claims the run or begins a call. So two
+    attempts at once never both run a call that acts. With ``durability="exit"`` the checkpoint itself is written only
+    when the graph stops: then nothing can be looked up, and two attempts at once are not told apart.
+    """
+
+    def __init__(self, location: Location, *, blocking: bool) -> None:
+        """`blocking`: the graph runs synchronously, so the checkpointer is asked in a thread."""
+        self._saver, self._config, self._durable = location
+        self._blocking = blocking
+
+    async def load(self, run: str) -> Mapping[str, bytes]:
+        """See `JournalStore`."""
+        return self._rows(await self._get(), run)
+
+    async def put(self, run: str, key: str, data: bytes, *, fence: int | None = None) -> bool:
+        """See `JournalStore`."""
+        writes, task = [(self._channel(run) + key, data)], str(uuid.uuid5(_NAMESPACE, f"{run}/{key}"))
+        if self._blocking:
+            await asyncio.to_thread(self._saver.put_writes, self._config, writes, task)
+        else:
+            await self._saver.aput_writes(self._config, writes, task)
+        if fence is None or not self._durable or not key.startswith(("attempt/", "start/")):
+            return True
+        rows = await self._written(run, key)
+        if latest_attempt(rows) > fence:
+            raise JournalConflict(run, fence)
+        return rows[key] == data
+
+    async def delete(self, run: str) -> None:
+        """See `JournalStore`. Nothing is done: the rows go with their thread."""
+
+    async def _written(self, run: str, key: str) -> Mapping[str, bytes]:
+        """The rows once this one is among them; its checkpoint may still be on its way."""
+        deadline = asyncio.get_running_loop().time() + _PATIENCE
+        while key not in (rows := await self.load(run)):
+            if asyncio.get_running_loop().time() > deadline:
+                raise ConfigurationError(
+                    f"the checkpointer {type(self._saver).__name__} does not give back the pending writes that it was "
+                    f"given for a checkpoint; calls can't be kept in it"
+                )
+            await asyncio.sleep(0.002)
+        return rows
+
+    async def _get(self) -> CheckpointTuple | None:
+        if self._blocking:
+            return await asyncio.to_thread(self._saver.get_tuple, self._config)
+        return await self._saver.aget_tuple(self._config)
+
+    def _rows(self, found: CheckpointTuple | None, run: str) -> dict[str, bytes]:
+        prefix = self._channel(run)
+        writes = (found.pending_writes or []) if found is not None else []
+        return {channel[len(prefix) :]: data for _, channel, data in writes if channel.startswith(prefix)}
+
+    @staticmethod
+    def _channel(run: str) -> str:
+        return f"toolchord/{run}/"
