@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from toolchord.catalogue import Catalogue, Exposed
+from toolchord.chat import Reply, TokenUsage, ToolRequest
+from toolchord.choice import Choice, choose
 from toolchord.durable import DurableJournal, JournalStore, MemoryStore, Unclear
+from toolchord.extraction import extract_program
 from toolchord.identity import CallIdentity, current_call
 from toolchord.journal import Journal, RunRecord
 from toolchord.limits import Limits
+from toolchord.orchestrator import Attempt, OrchestratedRun, Orchestrator
 from toolchord.pool import IsolationReport
 from toolchord.prompt import format_tools_for_llm
 from toolchord.registry import (
@@ -17,15 +21,18 @@ from toolchord.registry import (
     register_tool,
     reset_registry,
 )
+from toolchord.resubmission import Resubmission
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
 from toolchord.sandbox import CodeSandbox, Session
 from toolchord.tools import Tool, ToolCapability, ToolMetadata, ToolSpec, ValidatedTool, open_to, tool_from
 from toolchord.variables import Variables
 
 __all__ = [
+    "Attempt",
     "CallIdentity",
     "CallRecord",
     "Catalogue",
+    "Choice",
     "CodeSandbox",
     "DurableJournal",
     "ExecutionResult",
@@ -35,22 +42,30 @@ __all__ = [
     "JournalStore",
     "Limits",
     "MemoryStore",
+    "OrchestratedRun",
+    "Orchestrator",
     "Output",
+    "Reply",
+    "Resubmission",
     "RunError",
     "RunRecord",
     "Session",
+    "TokenUsage",
     "Tool",
     "ToolCapability",
     "ToolInfo",
     "ToolMetadata",
     "ToolRegistry",
+    "ToolRequest",
     "ToolSpec",
     "Unclear",
     "Usage",
     "ValidatedTool",
     "Variables",
+    "choose",
     "create_registry",
     "current_call",
+    "extract_program",
     "format_tools_for_llm",
     "get_default_registry",
     "open_to",

@@ -11,6 +11,7 @@ import contextvars
 import functools
 import inspect
 import itertools
+import random
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,6 +33,14 @@ _SMALL = 2000
 _HARMLESS = frozenset({ToolCapability.READ_ONLY, ToolCapability.IDEMPOTENT})
 
 _RETRYABLE = (TimeoutError, ConnectionError)
+
+
+def _four_bytes(number: int) -> int:
+    return number % (2**32 - 1) + 1
+
+
+# Pieces of large results travel with results of earlier runs, so their numbers never repeat. Four bytes hold one.
+_refs: Iterator[int] = map(_four_bytes, itertools.count(random.SystemRandom().randrange(2**32)))
 
 _LONGEST_NAME = 200
 _LONGEST_MESSAGE = 20_000
@@ -84,7 +93,6 @@ class Dispatcher:
         self._helpers = helpers
         # A run has threads of its own: a tool that outlives its run takes none from the next one.
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="toolchord")
-        self._refs: Iterator[int] = itertools.count(1)
         self._explained: dict[str, str] = {}
 
     def close(self) -> None:
@@ -156,7 +164,7 @@ class Dispatcher:
 
     def _written(self, value: Any) -> Served:
         parts: list[RecordedPart] = []
-        encoder = Encoder(lambda p: parts.append(RecordedPart(p.ref, p.kind, p.data)), refs=self._refs)
+        encoder = Encoder(lambda p: parts.append(RecordedPart(p.ref, p.kind, p.data)), refs=_refs)
         return Served(True, encoder.encode(value), parts)
 
     def _failed(self, name: str, error: BaseException) -> Served:

@@ -16,26 +16,32 @@ __all__ = ["extract_program", "program_in_arguments"]
 
 _FENCE = re.compile(r"^(?P<indent>[ \t>]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^\n`]*)$", re.MULTILINE)
 _TAGS = re.compile(
-    r"<(?P<tag>execute|code|python|py|tool_code|execute_python|run_code|program|script)>\s*\n?(?P<body>.*?)(?:</(?P=tag)>|\Z)",
+    r"<(?P<tag>execute|code|python|py|tool_code|execute_python|run_code|program|script)>"
+    r"(?P<body>.*?)(?:</(?P=tag)>|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
 _THOUGHT = re.compile(r"<(think|thinking|reasoning|scratchpad)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _PYTHON = frozenset({"python", "py", "python3", "python 3", "tool_code", "pycon", "ipython", "py3"})
 _OTHER = frozenset(
-    "json jsonc yaml yml toml xml html css javascript js typescript ts jsx tsx bash sh shell zsh console text txt plaintext "
-    "output stdout result sql csv diff markdown md log http ini".split()
+    "json jsonc yaml yml toml xml html css javascript js typescript ts jsx tsx bash sh shell zsh console text txt "
+    "plaintext output stdout result sql csv diff markdown md log http ini".split()
 )
 _CODE_ARGUMENTS = ("code", "program", "source", "script", "python", "input", "command")
 _LINE = re.compile(
     r"""^(?:
-        (?:import|from)\s+[\w.]+ | async\s+(?:def|for|with)\b | (?:def|class)\s+\w+ | (?:for|while|if|with|try|match)\b.*:\s*(?:\#.*)?$
+        (?:import|from)\s+[\w.]+ | async\s+(?:def|for|with)\b | (?:def|class)\s+\w+
+        | (?:for|while|if|with|try|match)\b.*:\s*(?:\#.*)?$ | (?:else|finally|except\b.*|elif\b.*):\s*$
         | (?:return|await|raise|print|assert|yield|del|global)\b | @\w+
-        | [\w.\[\]'", ()*]+\s*(?:[+\-*/|&]?=)(?!=)\s*\S | [\w.]+\(.*\)?\s*$ | [\])}]+,?\s*$ | (?:else|finally|except\b.*|elif\b.*):\s*$
+        | [\w.\[\]'", ()*]+\s*(?:[+\-*/|&]?=)(?!=)\s*\S | [\w.]+\(.*\)?\s*$ | [\])}]+,?\s*$
     )""",
     re.VERBOSE,
 )
-_SURE = re.compile(r"^[ \t]*(?:(?:import|from)\s+[\w.]+|async\s+def\b|def\s+\w+\(|(?:\w+\s*=\s*)?await\s+\w|return\s+await\s)", re.MULTILINE)  # fmt: skip
-_SENTENCE = re.compile(r"^[A-Z][a-z]*(?:'\w+)?,? (?:\w+[,'’]?\w* ){2,}")
+_SURE = re.compile(
+    r"^[ \t]*(?:import\s+\w|from\s+[\w.]+\s+import\b|async\s+def\b|def\s+\w+\(|(?:\w+\s*=\s*)?await\s+\w"
+    r"|return\s+await\s)",
+    re.MULTILINE,
+)
+_SENTENCE = re.compile(r"^[A-Z][a-z]*(?:'\w+)?,? (?:\w+[,'\u2019]?\w* ){2,}")
 _LOOKED_AT = 300  # characters of a line; patterns may take quadratic time on longer ones
 _PROMPT = re.compile(r"^(?:>>>|\.\.\.)(?: |$)")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +17,14 @@ class CallIdentity:
         tool: the tool's full name.
         digest: SHA-256 of tool and arguments as the program sent them, in hexadecimal.
         line: the program's line that made it, 0 if unknown.
+        arguments: by parameter name, before they are checked; not to be changed.
     """
 
     number: int
     tool: str
     digest: str
     line: int
+    arguments: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 current: ContextVar[CallIdentity | None] = ContextVar("toolchord_call", default=None)

@@ -276,7 +276,8 @@ class Run:
         while (started := self._book.start(self.limits.concurrency)) is not None:
             number, call = started
             call.record.started = self._elapsed()
-            identity = CallIdentity(number, call.prepared.name, call.prepared.digest, call.record.line)
+            prepared = call.prepared
+            identity = CallIdentity(number, prepared.name, prepared.digest, call.record.line, prepared.arguments)
             context = self._context.copy()
             context.run(current.set, identity)
             self._tell(call.record)

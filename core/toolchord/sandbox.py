@@ -165,6 +165,10 @@ class CodeSandbox:
         """A sandbox for several programs that share their variables."""
         return Session(self, self._read_once(tools), _limits(limits, self.limits))
 
+    def catalogue(self) -> Catalogue:
+        """The tools that its programs may call, as they are now."""
+        return self._catalogue(None)
+
     async def isolation_report(self) -> IsolationReport:
         """Every layer of wall two on this machine; IsolationUnavailable if a mandatory one is missing."""
         return await asyncio.to_thread(self._pool.report)

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (a program is kept on one line)
 """The program is found in whatever a model writes around it."""
 
 from __future__ import annotations
