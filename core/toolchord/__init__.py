@@ -10,6 +10,7 @@ from toolchord.extraction import extract_program
 from toolchord.identity import CallIdentity, current_call
 from toolchord.journal import Journal, RunRecord
 from toolchord.limits import Limits
+from toolchord.observed import ShapeStore
 from toolchord.orchestrator import Attempt, OrchestratedRun, Orchestrator
 from toolchord.pool import IsolationReport
 from toolchord.prompt import format_tools_for_llm
@@ -50,6 +51,7 @@ __all__ = [
     "RunError",
     "RunRecord",
     "Session",
+    "ShapeStore",
     "TokenUsage",
     "Tool",
     "ToolCapability",

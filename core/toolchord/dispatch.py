@@ -20,6 +20,7 @@ from typing import Any
 from toolchord.catalogue import Catalogue
 from toolchord.errors import CallPaused, InvalidArguments, ToolCallError, ToolNotAvailable
 from toolchord.journal import RecordedPart
+from toolchord.observed import ShapeStore
 from toolchord.redact import redact
 from toolchord.tools import Tool, ToolCapability
 from toolchord_guest.values import Encoder, Unsupported
@@ -86,10 +87,14 @@ class Dispatcher:
         catalogue: the tools that the run may call, and nothing else.
         helpers: tools of the sandbox's own, such as search_tools, by name.
         threads: how many blocking tools may run at a time.
+        shapes: is told what tools give.
     """
 
-    def __init__(self, catalogue: Catalogue, helpers: Mapping[str, Tool], threads: int) -> None:
+    def __init__(
+        self, catalogue: Catalogue, helpers: Mapping[str, Tool], threads: int, shapes: ShapeStore | None = None
+    ) -> None:
         self._catalogue = catalogue
+        self._shapes = shapes
         self._helpers = helpers
         # A run has threads of its own: a tool that outlives its run takes none from the next one.
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="toolchord")
@@ -127,7 +132,7 @@ class Dispatcher:
             # The record keeps what the program sent, whatever the tool does to it; of a large call it keeps nothing.
             arguments = call.arguments if call.large else {name: _copied(v) for name, v in call.arguments.items()}
             value = await self._run(call.tool, call.tool.validate(arguments))
-            return await self._encode(value)
+            return await self._encode(call.tool, value)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -157,15 +162,18 @@ class Dispatcher:
             value = await asyncio.get_running_loop().run_in_executor(self._executor, work)
             return await value if inspect.isawaitable(value) else value
 
-    async def _encode(self, value: Any) -> Served:
+    async def _encode(self, tool: Tool, value: Any) -> Served:
         if is_small(value):
-            return self._written(value)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._written, value)
+            return self._written(tool, value)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._written, tool, value)
 
-    def _written(self, value: Any) -> Served:
+    def _written(self, tool: Tool, value: Any) -> Served:
         parts: list[RecordedPart] = []
         encoder = Encoder(lambda p: parts.append(RecordedPart(p.ref, p.kind, p.data)), refs=_refs)
-        return Served(True, encoder.encode(value), parts)
+        served = Served(True, encoder.encode(value), parts)
+        if self._shapes is not None and tool.name not in self._helpers:
+            self._shapes.observe(tool, value)
+        return served
 
     def _failed(self, name: str, error: BaseException) -> Served:
         message = redact(_text(error))

@@ -242,7 +242,9 @@ class _Conversation:
                 return given  # it is gone on with: what was told before must stay as it was
         system = owner._system
         if self._programs:
-            stubs = format_tools_for_llm(self._catalogue, max_tokens=owner._max_prompt_tokens)
+            stubs = format_tools_for_llm(
+                self._catalogue, max_tokens=owner._max_prompt_tokens, shapes=owner._sandbox.shapes
+            )
             system = instructions(stubs, tool=owner._offers, plain=bool(owner.choice.plain_tools), system=system)
         return [*([{"role": "system", "content": system}] if system else []), *given]
 

@@ -19,6 +19,7 @@ from toolchord.dispatch import Dispatcher, is_small
 from toolchord.errors import ConfigurationError, SandboxClosed
 from toolchord.journal import Journal, RunRecord
 from toolchord.limits import Limits
+from toolchord.observed import ShapeStore
 from toolchord.pool import GuestLimits, Isolation, IsolationReport, Pool
 from toolchord.prompt import describe
 from toolchord.registry import ToolRegistry
@@ -44,6 +45,7 @@ class CodeSandbox:
         isolation: "auto" gives wall two in full or refuses; "process" is a separate process with limits and no
             boundary against hostile code.
         language: "restricted" is wall one; "unrestricted" drops it, to prove that wall two holds alone.
+        shapes: learns what tools give that declare no result; `format_tools_for_llm` and `describe_tool` tell it.
 
     Raises:
         ConfigurationError: arguments that make no sense.
@@ -59,6 +61,7 @@ class CodeSandbox:
         limits: Limits | None = None,
         isolation: Isolation = "auto",
         language: Language = "restricted",
+        shapes: ShapeStore | None = None,
     ) -> None:
         if isolation not in ("auto", "process"):
             raise ConfigurationError(f'isolation must be "auto" or "process", not {isolation!r}')
@@ -71,6 +74,7 @@ class CodeSandbox:
                 f"registry must be a ToolRegistry, not {type(registry).__name__}; pass tools=[...]"
             )
         self.limits = _limits(limits, Limits())
+        self.shapes = shapes
         self._registry = registry
         self._tools: Tools = None
         self._tools = self._read_once(tools)
@@ -159,7 +163,7 @@ class CodeSandbox:
         chosen = _limits(limits, self.limits)
         journal = Journal(record.events, seed=record.seed, epoch=record.epoch)
         async with self._guest(chosen) as channel:
-            return await _Prepared(self._catalogue(None), journal, record, offline=True).run(channel, chosen)
+            return await _Prepared(self._catalogue(None), journal, record, None, offline=True).run(channel, chosen)
 
     def session(self, tools: Tools = None, limits: Limits | None = None) -> Session:
         """A sandbox for several programs that share their variables."""
@@ -221,7 +225,7 @@ class CodeSandbox:
         record = RunRecord(code, encoded, stubs, self._language, journal.seed, journal.epoch, journal.events)
         if variables is not None:
             record.variables, record.keep = variables.to_bytes(), limits.variables
-        return _Prepared(catalogue, journal, record)
+        return _Prepared(catalogue, journal, record, self.shapes)
 
     async def _open(self, limits: GuestLimits) -> Channel:
         pool = self._pool
@@ -307,8 +311,17 @@ class Session:
 class _Prepared:
     """A program with everything it needs but a guest."""
 
-    def __init__(self, catalogue: Catalogue, journal: Journal, record: RunRecord, *, offline: bool = False) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        journal: Journal,
+        record: RunRecord,
+        shapes: ShapeStore | None,
+        *,
+        offline: bool = False,
+    ) -> None:
         self._catalogue = catalogue
+        self._shapes = shapes
         self._journal = journal
         self._record = record
         self._offline = offline
@@ -329,12 +342,15 @@ class _Prepared:
         }
         parts: list[wire.Part] = []
         body = Encoder(parts.append).encode(start)
-        dispatcher = Dispatcher(self._catalogue, _helpers(self._catalogue), limits.concurrency)
+        helpers = _helpers(self._catalogue, self._shapes)
+        dispatcher = Dispatcher(self._catalogue, helpers, limits.concurrency, self._shapes)
         try:
             run = Run(channel, dispatcher, self._journal, limits, offline=self._offline, watch=watch)
             result = await run.go(wire.Start(body), parts)
         finally:
             dispatcher.close()
+        if self._shapes is not None:
+            await asyncio.to_thread(self._shapes.save)
         record.events = self._journal.events
         result.record = record
         return result
@@ -358,7 +374,7 @@ _HELPER_STUBS = [
 
 
 @functools.lru_cache(16)
-def _helpers(catalogue: Catalogue) -> dict[str, Tool]:
+def _helpers(catalogue: Catalogue, shapes: ShapeStore | None) -> dict[str, Tool]:
     """The tools about tools, over one run's catalogue."""
 
     def search_tools(query: str, limit: int = 5) -> list[dict[str, str]]:
@@ -367,7 +383,9 @@ def _helpers(catalogue: Catalogue) -> dict[str, Tool]:
 
     def describe_tool(name: str) -> str:
         exposed = catalogue.resolve(name)
-        return catalogue.explain(name) if exposed is None else describe(exposed, path=catalogue.path(exposed))
+        if exposed is None:
+            return catalogue.explain(name)
+        return describe(exposed, path=catalogue.path(exposed), shapes=shapes)
 
     return {function.__name__: tool_from(function) for function in (search_tools, describe_tool)}
 

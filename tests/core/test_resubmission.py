@@ -119,22 +119,15 @@ async def test_a_call_that_never_ran_runs_when_it_is_asked_for_again(sandbox: Co
     registry = create_registry()
     calls: list[int] = []
 
-    @registry_tool(registry)
     def strict(n: int) -> int:
         calls.append(n)
         return n
 
+    registry.add(strict)
+
     async with CodeSandbox(registry) as other:
         _, second = await attempts(other, "x = {'n': 'many'}\nstrict(**x)", "x = {'n': 5}\nreturn strict(**x)")
     assert (second.value, calls) == (5, [5])
-
-
-def registry_tool(registry: Any) -> Any:
-    def add(function: Any) -> Any:
-        registry.add(function)
-        return function
-
-    return add
 
 
 async def test_a_call_whose_end_nobody_saw_is_not_repeated(sandbox: CodeSandbox) -> None:
