@@ -1,4 +1,4 @@
-"""Owns what a guest is told to check a program's uses of a tool with, before it runs (`toolchord_guest.preflight`).
+"""Owns what a guest is told of its tools, and what it checks a program's uses of them with before it runs.
 
 Only what is certain is told. A result's keys are final if the tool's own model makes the result, or its schema says
 ``additionalProperties: false``; a written argument is judged if nothing but types decides whether it fits.
@@ -19,6 +19,33 @@ _DEPTH = 5
 _FIELDS = 100
 _VALUES = 100
 _WORD = re.compile(r"\w+")
+
+
+def stubs_of(catalogue: Catalogue, code: str) -> list[dict[str, Any]]:
+    """What a guest is told of its tools; more of those that the program's text could mean."""
+    named = {**catalogue.names}
+    for space, members in catalogue.namespaces.items():
+        registered = {e.tool.name: e for e in members.values() if e.tool.name.isidentifier()}
+        named.update({f"{space}.{name}": exposed for name, exposed in {**registered, **members}.items()})
+    words, spellings = spoken_of(catalogue, code)
+    stubs = []
+    for name, exposed in named.items():
+        tool = exposed.tool
+        stub = {
+            "name": name,
+            "tool": tool.full_name,
+            "doc": tool.metadata.description,
+            "async": tool.is_async,
+            "list_field": tool.list_field,
+        }
+        if spoken := spellings.get(tool.full_name, []):
+            stub["spellings"] = spoken
+        if (spoken or name.rpartition(".")[2] in words) and (check := check_of(tool)) is not None:
+            stub["check"] = check
+        stubs.append(stub)
+    for name, why in closed_of(catalogue, words):
+        stubs.append({"name": name, "tool": name, "closed": why, "spellings": [name]})
+    return stubs
 
 
 def check_of(tool: Tool) -> dict[str, Any] | None:

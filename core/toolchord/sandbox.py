@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal
 
-from toolchord.callsites import check_of, closed_of, spoken_of
+from toolchord.callsites import stubs_of
 from toolchord.catalogue import Catalogue
 from toolchord.channel import Channel
 from toolchord.dispatch import Dispatcher, is_small
@@ -221,7 +221,7 @@ class CodeSandbox:
         if (refused := _unreadable(code, limits)) is not None:
             return refused
         many = len(catalogue.tools) > _MANY  # to look through thousands takes a while
-        stubs = await asyncio.to_thread(_stubs, catalogue, code) if many else _stubs(catalogue, code)
+        stubs = await asyncio.to_thread(stubs_of, catalogue, code) if many else stubs_of(catalogue, code)
         record = RunRecord(code, encoded, stubs, self._language, journal.seed, journal.epoch, journal.events)
         if variables is not None:
             record.variables, record.keep = variables.to_bytes(), limits.variables
@@ -388,33 +388,6 @@ def _helpers(catalogue: Catalogue, shapes: ShapeStore | None) -> dict[str, Tool]
         return describe(exposed, path=catalogue.path(exposed), shapes=shapes)
 
     return {function.__name__: tool_from(function) for function in (search_tools, describe_tool)}
-
-
-def _stubs(catalogue: Catalogue, code: str) -> list[dict[str, Any]]:
-    """What a guest is told of its tools; more of those that the program's text could mean."""
-    named = {**catalogue.names}
-    for space, members in catalogue.namespaces.items():
-        registered = {e.tool.name: e for e in members.values() if e.tool.name.isidentifier()}
-        named.update({f"{space}.{name}": exposed for name, exposed in {**registered, **members}.items()})
-    words, spellings = spoken_of(catalogue, code)
-    stubs = []
-    for name, exposed in named.items():
-        tool = exposed.tool
-        stub = {
-            "name": name,
-            "tool": tool.full_name,
-            "doc": tool.metadata.description,
-            "async": tool.is_async,
-            "list_field": tool.list_field,
-        }
-        if spoken := spellings.get(tool.full_name, []):
-            stub["spellings"] = spoken
-        if (spoken or name.rpartition(".")[2] in words) and (check := check_of(tool)) is not None:
-            stub["check"] = check
-        stubs.append(stub)
-    for name, why in closed_of(catalogue, words):
-        stubs.append({"name": name, "tool": name, "closed": why, "spellings": [name]})
-    return stubs
 
 
 async def _encoded(inputs: Mapping[str, Any] | None, catalogue: Catalogue) -> bytes:

@@ -19,10 +19,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from tests.core.corpus import PROGRAMS
 from tests.core.corpus import TOOLS as CORPUS_TOOLS
 from toolchord import CodeSandbox, ValidatedTool, create_registry, register_tool, tool_from
-from toolchord.callsites import check_of
+from toolchord.callsites import check_of, stubs_of
 from toolchord.catalogue import Catalogue
 from toolchord.errors import InvalidArguments
-from toolchord.sandbox import _stubs
 from toolchord_guest.preflight import misfit
 
 on_loop = pytest.mark.asyncio(loop_scope="module")
@@ -255,7 +254,7 @@ def test_none_of_the_corpus_is_refused() -> None:
     catalogue = Catalogue.of(CORPUS_TOOLS)
     judged = 0
     for code in PROGRAMS.values():
-        judged += sum("check" in stub for stub in _stubs(catalogue, code))
+        judged += sum("check" in stub for stub in stubs_of(catalogue, code))
     assert len(PROGRAMS) == 43
     assert judged >= 20
 
