@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolchord.errors import ConfigurationError
+from toolchord.native.results import TokenUsage
 
 __all__ = ["Message", "ModelFunction", "Reply", "TokenUsage", "ToolRequest", "ask", "offers_tools"]
 
@@ -22,28 +23,6 @@ Message = dict[str, Any]
 
 ModelFunction = Callable[..., Any]
 """``async (messages)`` or ``async (messages, tools)``; see the module."""
-
-
-@dataclass(frozen=True)
-class TokenUsage:
-    """Tokens that a provider counted.
-
-    Attributes:
-        input_tokens: read by the model, cached ones included.
-        output_tokens: written by it.
-        cache_read_tokens: those of the input that came from a cache.
-    """
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-
-    def __add__(self, other: TokenUsage) -> TokenUsage:
-        return TokenUsage(
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-            self.cache_read_tokens + other.cache_read_tokens,
-        )
 
 
 @dataclass(frozen=True)

@@ -7,30 +7,31 @@ calls that it makes again from the record, so nothing runs twice.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from toolchord.catalogue import Catalogue, Source
-from toolchord.chat import Message, ModelFunction, Reply, TokenUsage, ToolRequest, ask, offers_tools
+from toolchord.chat import Message, ModelFunction, Reply, ToolRequest, ask, offers_tools
 from toolchord.choice import Choice, Way, choose
 from toolchord.errors import ConfigurationError
 from toolchord.extraction import extract_program, program_in_arguments
 from toolchord.instructions import PROGRAM_TOOL, RUN_CODE, instructions
 from toolchord.journal import Event
 from toolchord.limits import Limits
+from toolchord.native.results import ModelRun, TokenUsage, count
 from toolchord.plaincalls import PlainCalls
 from toolchord.prompt import format_tools_for_llm
 from toolchord.resubmission import Resubmission
 from toolchord.results import CallRecord, ExecutionResult
 from toolchord.run import Watch
 from toolchord.sandbox import CodeSandbox
+from toolchord.tools import waited
 
 __all__ = ["Attempt", "OrchestratedRun", "Orchestrator"]
+
+Native = Callable[[list[Message]], Awaitable[ModelRun]]
 
 Stop = Literal["answered", "value", "turns", "repairs", "paused"]
 
@@ -66,6 +67,7 @@ class OrchestratedRun:
         messages: the conversation; give it to another `run` to go on with it.
         turns: how often the model was asked.
         usage: tokens of all turns, None if the model never told.
+        native: with ``choice.way == "native"``, all that the provider's loop left.
     """
 
     choice: Choice
@@ -76,6 +78,7 @@ class OrchestratedRun:
     plain_calls: list[CallRecord] = field(default_factory=list)
     turns: int = 0
     usage: TokenUsage | None = None
+    native: ModelRun | None = field(default=None, repr=False)
     _waiting: list[ToolRequest] = field(default_factory=list, repr=False)  # not answered yet, the paused one first
     _resubmission: Resubmission | None = field(default=None, repr=False)
 
@@ -112,6 +115,8 @@ class Orchestrator:
         system: your own instructions for the model; they come first.
         model_name: helps to choose a way; by default the model's own ``name``.
         way: the way to go, instead of the choice that `toolchord.choice.choose` makes.
+        native: runs a conversation with programs at the model's provider, such as ``lambda messages:
+            run_anthropic(client, tools, messages, model="...")``; without it that way is not taken.
         local_only: results of tools must not reach the model before a program has worked on them.
         finish: ``"answer"``: the model has the last word. ``"value"``: the value of the first program that comes to its
             end is the answer, which saves a turn.
@@ -135,6 +140,7 @@ class Orchestrator:
         system: str = "",
         model_name: str = "",
         way: Way | None = None,
+        native: Native | None = None,
         local_only: bool = False,
         finish: Literal["answer", "value"] = "answer",
         max_turns: int = 12,
@@ -161,12 +167,15 @@ class Orchestrator:
         self._limits = limits
         self._repeat_failed = repeat_failed
         name = model_name or getattr(model, "name", "")
-        self.choice = choose(self._tools, model=name, calls_tools=self._offers, local_only=local_only, way=way)
-        if self.choice.way == "native":
-            raise ConfigurationError(
-                f"programs at {self.choice.provider} are run by toolchord_{self.choice.provider}; "
-                'use it, or way="sandbox"'
-            )
+        self._native = native
+        self.choice = choose(
+            self._tools,
+            model=name,
+            calls_tools=self._offers,
+            native=native is not None,
+            local_only=local_only,
+            way=way,
+        )
 
     async def run(self, task: str | Sequence[Message], *, watch: Watch | None = None) -> OrchestratedRun:
         """Do a task.
@@ -179,6 +188,8 @@ class Orchestrator:
             Exception: whatever the model raises; it should retry what can be retried.
         """
         with self._conversation(watch) as conversation:
+            if self.choice.way == "native":
+                return await conversation.native(task)
             return await conversation.begin(task)
 
     async def resume(self, run: OrchestratedRun, *, watch: Watch | None = None) -> OrchestratedRun:
@@ -204,15 +215,8 @@ class Orchestrator:
     def run_sync(self, task: str | Sequence[Message], *, watch: Watch | None = None) -> OrchestratedRun:
         """`run` for code that is not asynchronous; works inside a running event loop too (and blocks it)."""
 
-        def run() -> OrchestratedRun:
-            return asyncio.run(self.run(task, watch=watch))
-
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return run()
-        with ThreadPoolExecutor(1, thread_name_prefix="toolchord-sync") as thread:
-            return thread.submit(contextvars.copy_context().run, run).result()
+        run: OrchestratedRun = waited(self.run(task, watch=watch))
+        return run
 
 
 class _Conversation:
@@ -252,6 +256,21 @@ class _Conversation:
         run = OrchestratedRun(self._owner.choice, self._opening(task), plain_calls=self._plain.calls)
         return await self._go(run)
 
+    async def native(self, task: str | Sequence[Message]) -> OrchestratedRun:
+        """Let the provider's own loop do it."""
+        given = self._opening(task)
+        assert self._owner._native is not None
+        done = await self._owner._native([message for message in given if message["role"] != "system"])
+        return OrchestratedRun(
+            self._owner.choice,
+            [*given, {"role": "assistant", "content": done.text}],
+            text=done.text,
+            stop="paused" if done.stop_reason == "paused" else "answered",
+            turns=done.requests,
+            usage=done.usage,
+            native=done,
+        )
+
     async def resume(self, run: OrchestratedRun) -> OrchestratedRun:
         assert run._resubmission is not None
         self._attempts = run._resubmission
@@ -272,7 +291,8 @@ class _Conversation:
             reply = await ask(owner._model, run.messages, self._offered)
             run.turns += 1
             if reply.usage is not None:
-                run.usage = reply.usage if run.usage is None else run.usage + reply.usage
+                run.usage = run.usage or TokenUsage()
+                count(run.usage, **asdict(reply.usage))
             run.messages.append(reply.as_message())
             stop = await self._answer(run, reply)
             if stop is not None:

@@ -207,3 +207,54 @@ async def test_the_server_is_strict() -> None:
         assert provider.answer(path, {"messages": messages, "max_tokens": 1})[0] == 400, messages
     assert provider.answer("/chat/completions", {"messages": [{"role": "user", "content": "x"}]})[0] == 200
     await asyncio.sleep(0)
+
+
+async def test_programs_run_at_the_provider_where_that_is_the_choice(sandbox: CodeSandbox) -> None:
+    """One orchestrator, the same tools: Anthropic's own programs, and OpenAI's."""
+    import anthropic as sdk
+
+    from tests.integrations.providers import claude, openai_api
+    from toolchord_anthropic import run_anthropic
+    from toolchord_openai import run_openai
+
+    tools = sandbox.catalogue()
+
+    def at_anthropic() -> Any:
+        yield claude.Turn([claude.program("s", "..."), claude.call("refund", {"order_id": 1}, "s")])
+        yield claude.Turn([claude.output("s"), claude.text("Refunded.")])
+
+    def at_openai() -> Any:
+        yield openai_api.Turn([openai_api.program("p", "..."), openai_api.call("refund", {"order_id": 2}, "p")])
+        yield openai_api.Turn([openai_api.output("p", "x"), openai_api.message("Refunded.")])
+
+    with claude.FakeClaude([at_anthropic]) as server:
+        async with sdk.AsyncAnthropic(api_key="k", base_url=server.url) as client:
+            first = await Orchestrator(
+                Nobody(),
+                sandbox,
+                model_name="claude-opus-5",
+                native=lambda messages: run_anthropic(client, tools, messages, model="claude-opus-5"),
+            ).run("Refund it.")
+    with openai_api.FakeOpenAI([at_openai]) as api:
+        async with openai.AsyncOpenAI(api_key="k", base_url=api.url) as other:
+            second = await Orchestrator(
+                Nobody(),
+                sandbox,
+                model_name="gpt-5.6",
+                native=lambda messages: run_openai(other, tools, messages, model="gpt-5.6"),
+            ).run("Refund it.")
+    for run, provider in ((first, "anthropic"), (second, "openai")):
+        assert (run.ok, run.text, run.stop) == (True, "Refunded.", "answered")
+        assert (run.choice.way, run.choice.provider) == ("native", provider)
+        assert "runs programs that call tools at its provider" in run.choice.reason
+        assert run.native is not None
+        assert [call.tool for call in run.native.calls] == ["default.refund"]
+        assert run.turns == 2
+    assert DONE == [("refund", 1), ("refund", 2)]
+
+
+class Nobody:
+    """A model that is never asked."""
+
+    async def __call__(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
+        raise AssertionError("the provider's own loop was the choice")
