@@ -19,6 +19,8 @@ def _key_error(error: BaseException, place: Place, tools: Iterable[str]) -> Advi
     if type(error) is not KeyError or not error.args:
         return None
     key = error.args[0]
+    if type(key) not in (str, int, float, bool, types.NoneType):  # to compare or show others would run the program
+        return Advice(shown(place))
     node, holder = _holder(place, key)
     made_here = getattr(error, "obj", MISSING)
     if holder is MISSING and is_dict(made_here):

@@ -45,13 +45,20 @@ class Misuse(Exception):
 
 
 def examine(
-    tree: ast.Module, *, tools: list[dict[str, Any]], helpers: list[dict[str, Any]], known: Collection[str],
-    hidden: Collection[str], modules: Mapping[str, Collection[str]],
-) -> Misuse | None:  # fmt: skip
+    tree: ast.Module,
+    *,
+    text: str,
+    tools: list[dict[str, Any]],
+    helpers: list[dict[str, Any]],
+    known: Collection[str],
+    hidden: Collection[str],
+    modules: Mapping[str, Collection[str]],
+) -> Misuse | None:
     """What a program does with its tools that can't work, or None.
 
     Args:
         tree: the program as it was written.
+        text: its text.
         tools: the stubs of the tools; each with all `spellings` that `call_tool` takes for it, as far as the program's
             text could hold them. One that is not open to programs says why as ``closed``.
         helpers: the stubs of the sandbox's own tools.
@@ -59,16 +66,23 @@ def examine(
         hidden: variables of the session and inputs; each hides the tool of its name.
         modules: the importable modules and their names.
     """
-    findings = list(_Examiner(tree, tools, helpers, known, hidden, modules).findings())
+    findings = list(_Examiner(tree, text, tools, helpers, known, hidden, modules).findings())
     return Misuse(sorted(findings, key=lambda finding: finding.line)) if findings else None
 
 
 class _Examiner:
     def __init__(
-        self, tree: ast.Module, tools: list[dict[str, Any]], helpers: list[dict[str, Any]], known: Collection[str],
-        hidden: Collection[str], modules: Mapping[str, Collection[str]],
-    ) -> None:  # fmt: skip
+        self,
+        tree: ast.Module,
+        text: str,
+        tools: list[dict[str, Any]],
+        helpers: list[dict[str, Any]],
+        known: Collection[str],
+        hidden: Collection[str],
+        modules: Mapping[str, Collection[str]],
+    ) -> None:
         self._tree = tree
+        self._text = text
         self._closed = {name: stub["closed"] for stub in tools if "closed" in stub for name in stub["spellings"]}
         self._offered = [stub["name"] for stub in tools if "closed" not in stub]
         tools = [*(stub for stub in tools if "closed" not in stub), *helpers]
@@ -169,7 +183,7 @@ class _Examiner:
             case ast.Name(id="call_tool") if "call_tool" not in self._bound:
                 first = call.args[0] if call.args else None
                 name = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
-                if name and name not in self._spellings and name.isprintable() and len(name) <= _LONGEST:
+                if name and self._is_unknown(name):
                     why = self._closed.get(name) or f"no tool named {name!r}" + self._hint(name, ())
                     yield Finding(call.lineno, "ToolNotAvailable", why)
             case ast.Name(id=name) if name not in self._bound and name not in self._known:
@@ -183,6 +197,11 @@ class _Examiner:
                     close = near(name, members)
                     hint = f"; did you mean {space}.{close[0]}?" if close else f"; it has {_cut(', '.join(members))}"
                     yield Finding(call.lineno, "AttributeError", f"{space} has no tool {name!r}{hint}")
+
+    def _is_unknown(self, name: str) -> bool:
+        """Whether no tool has that name. Only names that the text holds as they are were looked for by the host."""
+        written = name in self._text and name.isprintable() and len(name) <= _LONGEST
+        return written and name not in self._spellings
 
     def _hint(self, name: str, others: Iterable[str]) -> str:
         short = {path.rpartition(".")[2]: path for path in self._tools}

@@ -126,14 +126,18 @@ class Guest:
         own |= left["data"].keys() | left["definitions"].keys()
 
         def examine(tree: ast.Module) -> preflight.Misuse | None:
-            return preflight.examine(
-                tree,
-                tools=start["tools"],
-                helpers=start["builtin_tools"],
-                known={*self.builtins, "call_tool", "__name__"},
-                hidden=own | inputs.keys(),
-                modules=self.listing,
-            )
+            try:
+                return preflight.examine(
+                    tree,
+                    text=source,
+                    tools=start["tools"],
+                    helpers=start["builtin_tools"],
+                    known={*self.builtins, "call_tool", "__name__"},
+                    hidden=own | inputs.keys(),
+                    modules=self.listing,
+                )
+            except (RecursionError, MemoryError):  # a program too deep to be looked at may still run
+                return None
 
         return compile_program(
             source,
