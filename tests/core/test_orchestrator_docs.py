@@ -35,8 +35,8 @@ async def test_every_snippet_runs_and_prints_what_the_page_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # one of them writes a file
     scope: dict[str, Any] = {"__name__": "docs"}
-    assert len(SNIPPETS) == 6
-    first, openai, langchain, resubmission, choice, shapes = SNIPPETS
+    assert len(SNIPPETS) == 7
+    first, openai, langchain, resubmission, choice, native, shapes = SNIPPETS
     told = await run(first, scope)
     assert told.startswith("Ann's orders come to 55.50 euros.\n55.5\n2\n[CallRecord(id=1, tool='default.list_orders'")
     assert "programs run here" in told
@@ -51,6 +51,8 @@ async def test_every_snippet_runs_and_prints_what_the_page_says(
     assert chosen[0] == "native anthropic"
     assert "claude-haiku-4-5 is not known" in chosen[1]
     assert chosen[2:] == ["plain", "sandbox"]
+    assert await run(native, scope) == "claude-opus-4-6 runs programs that call tools at its provider\n"
+    await scope["claude"].close()
     told = await run(shapes, scope)
     assert "def profile(name: str) -> ProfileObserved" in told
     assert (tmp_path / "shapes.json").exists()
