@@ -17,6 +17,7 @@ from langchain_core.tools import tool as langchain_tool
 import toolchord
 from toolchord import Tool, ToolRegistry, create_registry
 from toolchord.errors import ConfigurationError, RegistrationError
+from toolchord.signatures import has_plain_types
 from toolchord_langchain.arguments import Arguments, arguments_of
 from toolchord_langchain.calls import ArgumentsRefused, acall, call, runs_async
 from toolchord_langchain.outbound import ToolchordTool, described
@@ -124,6 +125,10 @@ def tool_from(
             **metadata,
         },
     )
+    if arguments.checked and has_plain_types(
+        getattr(tool.args_schema, "__pydantic_core_schema__", {"type": "unknown"})
+    ):
+        made = dataclasses.replace(made, plain_types=True)  # written arguments can be judged before a program runs
     if arguments.injected - arguments.call_ids:  # the tool alone is not the same: others may fill in other values
         return made
     return dataclasses.replace(made, implementation=tool)
