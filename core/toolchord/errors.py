@@ -8,7 +8,8 @@
     │   ├── ToolNotFoundError       no tool of that name in the registry
     │   ├── MissingExtraError       an optional dependency is not installed
     │   ├── JournalConflict         another attempt has taken over the run
-    │   └── IsolationUnavailable    this machine can't give the walls that were asked for
+    │   ├── IsolationUnavailable    this machine can't give the walls that were asked for
+    │   └── ModelRunError           a model's provider failed, or a run with it took too many requests
     └── ProgramError                what `ExecutionResult.raise_for_error` raises: a failed program
         ├── ProgramRefused          the language policy or a check before the run said no
         ├── LimitExceeded           a limit was reached and the guest was ended
@@ -27,6 +28,10 @@ The two families never mix. Each carries attributes; no caller needs to parse a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from toolchord.native.results import ModelRun
 
 __all__ = [
     "CallPaused",
@@ -38,6 +43,7 @@ __all__ = [
     "JournalConflict",
     "LimitExceeded",
     "MissingExtraError",
+    "ModelRunError",
     "ProgramError",
     "ProgramRefused",
     "RegistrationError",
@@ -134,6 +140,19 @@ class IsolationUnavailable(DeveloperError):
             else ""
         )
         super().__init__(f"no isolation: {'; '.join(self.missing)}.{advice}")
+
+
+class ModelRunError(DeveloperError):
+    """A run with a provider's model broke off: its API failed (see ``__cause__``), or it took too many requests.
+
+    Attributes:
+        run: what happened so far. Nothing of it is lost: run its `messages` again with its `ledger` (and `container`),
+            and what was done is not done again.
+    """
+
+    def __init__(self, message: str, run: ModelRun) -> None:
+        self.run = run
+        super().__init__(message)
 
 
 class ProgramError(ToolchordError):

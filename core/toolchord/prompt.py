@@ -13,7 +13,7 @@ from toolchord.models.tool_spec import example_input
 from toolchord.schema import TypeWriter, dereference, is_name, shape
 from toolchord.tools import Tool
 
-__all__ = ["describe", "format_tools_for_llm"]
+__all__ = ["PROGRAMS", "describe", "format_tools_for_llm"]
 
 _CHARS_PER_TOKEN = 4  # an estimate: English and code run at three to five
 _HEADINGS = {
@@ -21,6 +21,11 @@ _HEADINGS = {
     "anthropic": "# Tools. Each takes one dict and gives JSON text: data = json.loads(await tool({...}))",
     "javascript": "// Tools. Each takes one object and gives parsed JSON: const data = await tools.name({...})",
 }
+PROGRAMS = """\
+Run a Python program in a sandbox and get back what it returns. The tools below are functions in it; await them, and \
+use asyncio.gather for calls that don't depend on each other. Work on the data in the program and `return` only what \
+you need: nothing else reaches you."""
+"""What a model is told of writing programs."""
 _TYPESCRIPT = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
 

@@ -182,8 +182,8 @@ class ExecutionResult:
         if self.stdout:
             sections.append((f"Printed:\n{self.stdout}" if sections else self.stdout).rstrip())
         if self.variables is not None and self.variables.lost:
-            lost = "\n".join(f"- {name}: {reason}" for name, reason in list(self.variables.lost.items())[:20])
-            sections.append(f"Variables that the next program will not find:\n{lost}")
+            lost = [f"{name} ({reason})" for name, reason in list(self.variables.lost.items())[:20]]
+            sections.append(f"Not kept for the next program, which keeps plain data: {', '.join(lost)}")
         if self.stderr:
             sections.append(f"Warnings:\n{self.stderr}".rstrip())
         sections = list(map(_sendable, sections))

@@ -89,12 +89,12 @@ def _encoded(value: Any) -> tuple[str, bytes]:
 
 def _reason(value: Any) -> str:
     if isinstance(value, types.FunctionType):
-        return "a function that has no statement of its own; define it with def"
+        return "a function without a def of its own"
     if isinstance(value, type):
-        return "a class that has no statement of its own"
+        return "a class without a statement of its own"
     if type(value) in (list, tuple, set, frozenset, dict, Record):
         return f"a {type(value).__name__} that holds more than plain data"
-    return f"a {type(value).__name__}, which is no plain data"
+    return f"a {type(value).__name__}"
 
 
 def _exact(value: Any, left: list[int]) -> bool:

@@ -11,12 +11,7 @@ from pydantic_core import to_json
 from toolchord import Catalogue, CodeSandbox, ExecutionResult, Limits, Tool, format_tools_for_llm
 from toolchord.catalogue import Source
 from toolchord.errors import ProgramError
-
-PROGRAMS = """\
-Run a Python program in a sandbox and get back what it returns. The tools below are functions in it; await them, and \
-use asyncio.gather for calls that don't depend on each other. Work on the data in the program and `return` only what \
-you need: nothing else reaches you."""
-"""What a model is told of writing programs."""
+from toolchord.prompt import PROGRAMS
 
 _SEARCH = 'Find tools with `await search_tools("words")`; `await describe_tool("name")` tells how to call one.'
 

@@ -67,7 +67,7 @@ def create_code_agent(
     bound: Runnable[Any, AIMessage] = model if fenced else model.bind_tools(node.model_tools)
 
     def checked(state: CodeAgentState, message: AIMessage) -> dict[str, Any]:
-        if state["remaining_steps"] < 2 and has_program([message]):
+        if state["remaining_steps"] < 3 and has_program([message]):  # the program, and an answer to it
             message = AIMessage("I need more steps to finish this.", id=message.id)
         return {"messages": [message]}
 

@@ -12,10 +12,10 @@ from pydantic import Field
 
 from toolchord import Catalogue, Tool, ToolRegistry, format_tools_for_llm
 from toolchord.errors import JournalConflict
+from toolchord.prompt import PROGRAMS
 from toolchord.tools import waited
 from toolchord_langchain import langchain_tools, registry_from
 from toolchord_langchain.inbound import collected
-from toolchord_langchain.outbound import PROGRAMS
 from toolchord_langgraph.program import Frame, Program, run_inner
 
 CODE_NAME = "run_code"

@@ -133,6 +133,7 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
         handler = _handler.get()
         catalogue, _ = self._offered([tool for tool in runtime.tools if tool.name != self._code_tool.name])
         return Frame(
+            self._code_tool.name,
             self._sandbox,
             catalogue,
             handler,

@@ -56,6 +56,7 @@ class Frame:
     """What a program needs of the node that runs it.
 
     Attributes:
+        name: of the code tool.
         sandbox: where it runs.
         catalogue: what it may call.
         run, arun: take an inner call to its tool as the graph takes an ordinary one; the second in async graphs.
@@ -66,6 +67,7 @@ class Frame:
         variables: whether a program finds what the thread's last one left.
     """
 
+    name: str
     sandbox: CodeSandbox
     catalogue: Catalogue
     run: Callable[[ToolCallRequest], Output]
@@ -289,6 +291,7 @@ class Program:
         return ToolMessage(
             result.for_model(self._frame.max_chars),
             artifact=streaming.transcript(result, self._id),
+            name=self._frame.name,
             tool_call_id=self._id,
             status="success" if result.ok else "error",
         )

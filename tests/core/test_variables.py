@@ -99,10 +99,10 @@ async def test_data_is_what_it_was(sandbox: CodeSandbox, value: Any) -> None:
 
 
 LOST = {
-    "p = Thing()": ("p", "a Thing, which is no plain data"),
-    "g = total": ("g", "define it with def"),
-    "c = Counter('aab')": ("c", "a Counter, which is no plain data"),
-    "f = (i for i in range(3))": ("f", "a generator, which is no plain data"),
+    "p = Thing()": ("p", "a Thing"),
+    "g = total": ("g", "a function without a def of its own"),
+    "c = Counter('aab')": ("c", "a Counter"),
+    "f = (i for i in range(3))": ("f", "a generator"),
     "nest = [1, Thing()]": ("nest", "a list that holds more than plain data"),
     "loop = []\nloop.append(loop)": ("loop", "a list that holds more than plain data"),
     "big = 'x' * 300_000": ("big", "bytes; at most 262,144 are kept in all"),
@@ -116,7 +116,7 @@ async def test_what_can_not_be_kept_is_named(sandbox: CodeSandbox, code: str) ->
     result = await sandbox.execute(before + code, variables=Variables())
     assert result.variables is not None
     assert reason in result.variables.lost[name]
-    assert f"- {name}: " in result.for_model()
+    assert f"Not kept for the next program, which keeps plain data: {name} (" in result.for_model()
     assert "other" in result.variables.data
     after = await sandbox.execute(f"return other, {name}", variables=result.variables)
     assert after.error is not None

@@ -256,7 +256,13 @@ class ToolSpec(_Described):
             function["output_schema"] = self.returns
         if callers is not None:
             function["allowed_callers"] = callers
-        return {"type": "function", **function, **({"defer_loading": True} if self.defer_loading else {})}
+        # Left out, it would mean True there, unlike at Chat Completions.
+        return {
+            "type": "function",
+            "strict": False,
+            **function,
+            **({"defer_loading": True} if self.defer_loading else {}),
+        }
 
     def to_mcp(self) -> dict[str, Any]:
         """The tool as an entry of MCP's ``tools/list``; a result that is no object is told in the description."""

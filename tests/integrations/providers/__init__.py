@@ -1,0 +1,1 @@
+"""Strict stand-ins for two providers' servers, on loopback, for their real SDKs."""
