@@ -1,4 +1,4 @@
-"""A chat model that follows a script, so that the notebooks run without a key and give the same every time."""
+"""The notebooks' model: one that follows a script, so that they need no key, or a real one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,22 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 Turn: TypeAlias = str | AIMessage | Callable[[list[BaseMessage]], str]
 
 
+def chat_model(name: str, script: Sequence[Turn]) -> BaseChatModel:
+    """The model of a name.
+
+    Args:
+        name: ``scripted``, or what LangChain's `init_chat_model` knows, such as ``openai:gpt-5``. That needs
+            langchain and the provider's package, here langchain-openai.
+        script: what the scripted one says, see `ScriptedModel`; real ones think for themselves.
+    """
+    if name == "scripted":
+        return ScriptedModel(script=list(script))
+    from langchain.chat_models import init_chat_model
+
+    model: BaseChatModel = init_chat_model(name)
+    return model
+
+
 class ScriptedModel(BaseChatModel):
     """Says one turn of its script after another; a conversation that goes on in another process is found again.
 
@@ -20,7 +36,7 @@ class ScriptedModel(BaseChatModel):
         script: each turn is a text, calls of tools (see `calls` and `program`), or a function of the conversation so
             far that gives the text. The last one is repeated.
 
-    Its messages carry `usage_metadata` as those of real models do. The tokens in it are estimates: four characters each.
+    Its messages carry `usage_metadata` as those of real models do. Its tokens are estimates: four characters each.
     """
 
     script: list[Any]

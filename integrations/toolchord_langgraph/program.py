@@ -25,21 +25,22 @@ from pydantic import Discriminator, ValidationError
 
 from toolchord import (
     CallIdentity,
+    CallRecord,
     Catalogue,
     CodeSandbox,
     ExecutionResult,
     JournalStore,
     Limits,
     MemoryStore,
-    Unclear,
     current_call,
 )
 from toolchord.errors import CallPaused
 from toolchord.journal import Outcome
+from toolchord.results import Output as Printed
 from toolchord.results import shorten
 from toolchord_langchain.calls import Capture
 from toolchord_langgraph import private, streaming
-from toolchord_langgraph.approvals import Answered, Approvals, GiveUp, RejectedError, Repeat, Respond
+from toolchord_langgraph.approvals import Answered, Approvals, GiveUp, RejectedError, Repeat, Respond, given
 from toolchord_langgraph.journal import TaskJournal
 from toolchord_langgraph.store import CheckpointStore
 
@@ -93,6 +94,7 @@ class Program:
         self._kept: dict[int, Kept] = {}
         self._messages: dict[int, ToolMessage] = {}
         self._answers: dict[int, Any] = {}
+        self._records: dict[int, CallRecord] = {}
 
     async def go(self) -> Output:
         """Run it to its end, or to where it waits for a person.
@@ -106,6 +108,7 @@ class Program:
         if place is None:  # nothing can be answered later, and what langgraph remembers of sub-tasks is not asked for
             self._attempt = uuid.uuid4().hex
         store: JournalStore = CheckpointStore(place, blocking=self.blocking) if place else _memory.of(self._run)
+        self._tell = streaming.watcher(self._runtime, self._id)
         journal = await TaskJournal.open(store, self._run, unclear=self._ask_what_became_of)
         journal.host = self
         self._journal = journal
@@ -119,7 +122,7 @@ class Program:
                 self._frame.catalogue,
                 limits=self._limits(),
                 journal=journal,
-                watch=streaming.watcher(self._runtime, self._id),
+                watch=self._watch,
                 variables=streaming.left_in(self._messages_before()) if self._frame.variables else None,
             )
         finally:
@@ -128,6 +131,11 @@ class Program:
         message = self._answer(result)
         commands = [command for _, kept in sorted(self._kept.items()) for command in kept.commands]
         return [*commands, message] if commands else message
+
+    def _watch(self, news: Printed | CallRecord) -> None:
+        if isinstance(news, CallRecord):
+            self._records[news.id] = news
+        self._tell(news)
 
     def _limits(self) -> Limits:
         limits = self._frame.limits or self._frame.sandbox.limits
@@ -243,11 +251,14 @@ class Program:
 
     async def _ask_what_became_of(self, call: CallIdentity) -> None:
         """A call that acts was cut off: only a person knows whether to repeat it."""
+        name, args = call.tool.rpartition(".")[2], streaming.arguments(self._records[call.number])
         question = {
             "type": "unclear_call",
             "tool_call_id": self._inner_id(call),
-            "name": call.tool.rpartition(".")[2],
-            "description": f"{Unclear(call)}. Find out, then let it run again, or say what it gave.",
+            "name": name,
+            "args": args,
+            "description": f"It is not known whether this call took effect. Find out, then let it run again, or say "
+            f"what it gave. A program had called {name} in line {call.line}{given(args)}",
             "allowed_decisions": ["repeat", "respond", "give_up"],
         }
         # A sub-task of its own: an approval that the call was given before must not be taken for this answer.
