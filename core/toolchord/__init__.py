@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from toolchord.approvals import ApprovalRequest, Approvals, Decision, Unclear
 from toolchord.catalogue import Catalogue, Exposed
-from toolchord.durable import DurableJournal, JournalStore, MemoryStore, Unclear
-from toolchord.identity import CallIdentity, current_call
+from toolchord.compensation import compensate
+from toolchord.durable import DurableJournal
+from toolchord.identity import CallIdentity, call_cancelled, current_call
 from toolchord.journal import Journal, RunRecord
 from toolchord.limits import Limits
+from toolchord.policy import Bounds, Policy, allow, ask, deny
 from toolchord.pool import IsolationReport
 from toolchord.prompt import format_tools_for_llm
 from toolchord.registry import (
@@ -18,15 +21,22 @@ from toolchord.registry import (
     reset_registry,
 )
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
+from toolchord.rows import Codec, JournalStore, MemoryStore, SealedStore
 from toolchord.sandbox import CodeSandbox, Session
+from toolchord.sqlite import SQLiteStore
 from toolchord.tools import Tool, ToolCapability, ToolMetadata, ToolSpec, ValidatedTool, open_to, tool_from
 from toolchord.variables import Variables
 
 __all__ = [
+    "ApprovalRequest",
+    "Approvals",
+    "Bounds",
     "CallIdentity",
     "CallRecord",
     "Catalogue",
     "CodeSandbox",
+    "Codec",
+    "Decision",
     "DurableJournal",
     "ExecutionResult",
     "Exposed",
@@ -36,8 +46,11 @@ __all__ = [
     "Limits",
     "MemoryStore",
     "Output",
+    "Policy",
     "RunError",
     "RunRecord",
+    "SQLiteStore",
+    "SealedStore",
     "Session",
     "Tool",
     "ToolCapability",
@@ -49,8 +62,13 @@ __all__ = [
     "Usage",
     "ValidatedTool",
     "Variables",
+    "allow",
+    "ask",
+    "call_cancelled",
+    "compensate",
     "create_registry",
     "current_call",
+    "deny",
     "format_tools_for_llm",
     "get_default_registry",
     "open_to",

@@ -6,7 +6,7 @@ It keeps count only; `run.py` starts calls and hands over what they gave.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from dataclasses import replace
 
 from toolchord.dispatch import Prepared
@@ -29,12 +29,14 @@ _KEPT_ARGUMENTS = 64 << 10
 class Call:
     """A call of the program: where it came from and how far it is."""
 
-    __slots__ = ("delivered", "prepared", "record", "size", "task")
+    __slots__ = ("delivered", "line", "occurrence", "prepared", "record", "size", "task")
 
-    def __init__(self, prepared: Prepared, record: CallRecord, size: int) -> None:
+    def __init__(self, prepared: Prepared, record: CallRecord, size: int, occurrence: int, line: Line | None) -> None:
         self.prepared = prepared
         self.record = record
         self.size = size
+        self.occurrence = occurrence
+        self.line = line
         self.task: asyncio.Task[None] | None = None
         self.delivered = False
 
@@ -42,14 +44,32 @@ class Call:
         """Note how it ended; whether that is news."""
         record = self.record
         record.replayed = replayed
+        record.held = outcome.held
         record.result_bytes = outcome.size if outcome.ok else 0
-        if not outcome.ok:
+        if not outcome.ok and not outcome.missing:
             details = Decoder().decode(outcome.body)
             record.error = (str(details["type"]), str(details["message"]))
         if record.status != "running":
             return False
         record.status = "ok" if outcome.ok else "error"
         return True
+
+
+class Line:
+    """Calls that share a few places: more wait behind them, in the program's order, and let other tools' calls pass.
+
+    Attributes:
+        places: how many of them may run.
+        keeps: a call that is paused holds its place, so that the order stays.
+        inside: those that hold a place.
+        behind: those that wait.
+    """
+
+    def __init__(self, places: int, keeps: bool) -> None:
+        self.places = places
+        self.keeps = keeps
+        self.inside: set[int] = set()
+        self.behind: deque[int] = deque()
 
 
 class CallBook:
@@ -68,6 +88,8 @@ class CallBook:
         self.paused: set[int] = set()
         self.completed: deque[Outcome] = deque()
         self._queue: deque[int] = deque()
+        self._lines: dict[tuple[str, str], Line] = {}
+        self._occurrences: Counter[str] = Counter()
         self._undelivered = 0
         self._unserved = 0
 
@@ -81,13 +103,48 @@ class CallBook:
         """Whether no call runs or could start."""
         return not self.running and not self._queue
 
-    def add(self, prepared: Prepared, line: int, size: int, now: float) -> None:
+    def add(self, prepared: Prepared, line: int, size: int, now: float) -> Call:
         """A call was made; `size` is that of its encoded arguments in bytes."""
         number = len(self.calls) + 1
         kept = prepared.arguments if size <= _KEPT_ARGUMENTS else {"...": f"{size:,} bytes of arguments"}
-        self.calls[number] = Call(prepared, CallRecord(number, prepared.name, kept, line, now), size)
+        record = CallRecord(number, prepared.name, kept, line, now, digest=prepared.digest)
+        self._occurrences[prepared.digest] += 1
+        call = Call(prepared, record, size, self._occurrences[prepared.digest], self._line(prepared))
+        self.calls[number] = call
         self._unserved += size
+        self._step_up(number)
+        return call
+
+    def _line(self, prepared: Prepared) -> Line | None:
+        """The line that a call stands in: that of its ordering class, else that of a tool with few places."""
+        if prepared.tool is None or prepared.problem is not None:
+            return None
+        metadata = prepared.tool.metadata
+        if metadata.order is not None:
+            return self._lines.setdefault(("order", metadata.order), Line(1, keeps=True))
+        if metadata.concurrency_limit is not None:
+            key = ("tool", prepared.tool.full_name)
+            return self._lines.setdefault(key, Line(metadata.concurrency_limit, keeps=False))
+        return None
+
+    def _step_up(self, number: int) -> None:
+        """A call may start if its line has a place; else it stands behind."""
+        line = self.calls[number].line
+        if line is not None:
+            if len(line.inside) >= line.places:
+                line.behind.append(number)
+                return
+            line.inside.add(number)
         self._queue.append(number)
+
+    def _step_out(self, number: int) -> None:
+        """A call gives its place in its line to the next one."""
+        line = self.calls[number].line
+        if line is None or number not in line.inside:
+            return
+        line.inside.remove(number)
+        if line.behind:
+            self._step_up(line.behind.popleft())
 
     def start(self, concurrency: int) -> tuple[int, Call] | None:
         """The next call that may start now; it counts as running from here on."""
@@ -105,23 +162,33 @@ class CallBook:
         self.completed.append(outcome)
         self._undelivered += outcome.size
 
-    def stopped(self, call: Call) -> None:
+    def stopped(self, number: int) -> None:
         """A call runs no more."""
+        call = self.calls[number]
         self.running -= 1
+        if not (number in self.paused and call.line is not None and call.line.keeps):
+            self._step_out(number)
         self._forget_arguments(call)
 
-    def withdraw(self, number: int) -> None:
-        """A call that waits for its turn shall not start."""
-        if number in self._queue:
+    def withdraw(self, number: int, *, keep: bool = False) -> None:
+        """A call that waits for its turn shall not start; with `keep` its arguments stay."""
+        call = self.calls[number]
+        if call.line is not None and number in call.line.behind:
+            call.line.behind.remove(number)
+            self._forget_arguments(call, keep)
+        elif number in self._queue:
             self._queue.remove(number)
-            self._forget_arguments(self.calls[number])
+            self._forget_arguments(call, keep)
+            self._step_out(number)
 
     def cancel(self, number: int) -> bool:
         """Nobody waits for a call any more; whether that is news."""
         call = self.calls[number]
         call.delivered = True
         self.withdraw(number)
-        self.paused.discard(number)
+        if number in self.paused:
+            self.paused.remove(number)
+            self._step_out(number)
         self.completed = deque(outcome for outcome in self.completed if outcome.call != number)
         if call.task is not None:
             call.task.cancel()
@@ -133,8 +200,13 @@ class CallBook:
     def take(self) -> list[Outcome]:
         """What the next event tells the guest."""
         batch: list[Outcome] = []
+        refs: set[int] = set()
         size = 0
         while self.completed and (not batch or size + len(self.completed[0].body) < _BATCH):
+            # Outcomes of two attempts may number their large pieces alike; they are told one after the other.
+            if not refs.isdisjoint(own := {part.ref for part in self.completed[0].parts}):
+                break
+            refs |= own
             batch.append(self.completed.popleft())
             size += len(batch[-1].body) + 32
         return batch
@@ -147,6 +219,8 @@ class CallBook:
     def stop(self, now: float) -> None:
         """The run has ended: nothing starts, and what runs is cancelled."""
         self._queue.clear()
+        for line in self._lines.values():
+            line.behind.clear()
         for call in self.calls.values():
             if call.record.status == "running":
                 call.record.status = "unfinished"
@@ -155,8 +229,8 @@ class CallBook:
             if call.task is not None:
                 call.task.cancel()
 
-    def _forget_arguments(self, call: Call) -> None:
+    def _forget_arguments(self, call: Call, keep: bool = False) -> None:
         """A call needs its arguments no more; the record keeps the small ones."""
-        if call.size > _KEPT_ARGUMENTS:
+        if not keep and call.size > _KEPT_ARGUMENTS:
             call.prepared = replace(call.prepared, arguments={})
         self._unserved -= call.size

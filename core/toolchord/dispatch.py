@@ -1,6 +1,7 @@
 """The one way that every tool call takes through the host.
 
-allowlist and caller -> arguments -> digest -> (journal, budget and turn: the run's) -> timeout -> run -> plain data.
+allowlist and caller -> arguments -> digest -> (journal and turn: the run's) -> validate -> gate (policy) -> the tool's
+lane (concurrency, rate, circuit) -> (journal: written ahead) -> timeout -> run -> retry -> plain data.
 """
 
 from __future__ import annotations
@@ -11,27 +12,41 @@ import contextvars
 import functools
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from toolchord.catalogue import Catalogue
-from toolchord.errors import CallPaused, InvalidArguments, ToolCallError, ToolNotAvailable
-from toolchord.journal import RecordedPart
+from toolchord.errors import (
+    CallDenied,
+    CallPaused,
+    CircuitOpen,
+    InvalidArguments,
+    ToolCallError,
+    ToolNotAvailable,
+)
+from toolchord.gate import Gate
+from toolchord.identity import CallIdentity, current
+from toolchord.journal import Journal, Outcome, RecordedPart, Replay, check_same
+from toolchord.lanes import is_passing, lane_of, retried
 from toolchord.redact import redact
-from toolchord.tools import Tool, ToolCapability
+from toolchord.tools import Tool
 from toolchord_guest.values import Encoder, Unsupported
 
 _EXPLAINED = 50
 """Unknown names for which a run is told what is near."""
 
+T = TypeVar("T")
+
+Starting = Callable[[], Awaitable[None]]
+
 _SMALL = 2000
 """Nodes up to which a value is encoded on the spot; larger ones in a thread, so that the event loop goes on."""
 
-_HARMLESS = frozenset({ToolCapability.READ_ONLY, ToolCapability.IDEMPOTENT})
-
-_RETRYABLE = (TimeoutError, ConnectionError)
+_REFS = 1 << 12
+"""Numbers for the large pieces of one value."""
 
 _LONGEST_NAME = 200
 _LONGEST_MESSAGE = 20_000
@@ -46,6 +61,7 @@ class Prepared:
         arguments: by parameter name, not yet validated.
         digest: of name and arguments as the program sent them, so that a record can be checked without the tools.
         large: nobody but the tool keeps the arguments.
+        own: it is a helper of the sandbox's own, such as search_tools, which no policy is about.
     """
 
     name: str
@@ -54,20 +70,12 @@ class Prepared:
     digest: str
     problem: ToolCallError | None = None
     large: bool = False
+    own: bool = False
 
     @property
     def repeatable(self) -> bool:
         """Whether running it twice does no harm: the tool says so, or nothing will run."""
-        return self.tool is None or self.problem is not None or bool(_HARMLESS & self.tool.metadata.capabilities)
-
-
-@dataclass(frozen=True)
-class Served:
-    """How a call ended: the encoded value, or the encoded error."""
-
-    ok: bool
-    body: bytes
-    parts: list[RecordedPart] = field(default_factory=list)
+        return self.tool is None or self.problem is not None or self.tool.metadata.repeatable
 
 
 class Dispatcher:
@@ -84,7 +92,6 @@ class Dispatcher:
         self._helpers = helpers
         # A run has threads of its own: a tool that outlives its run takes none from the next one.
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="toolchord")
-        self._refs: Iterator[int] = itertools.count(1)
         self._explained: dict[str, str] = {}
 
     def close(self) -> None:
@@ -107,10 +114,18 @@ class Dispatcher:
             arguments = tool.bind(args, kwargs)
         except InvalidArguments as error:
             return Prepared(tool.full_name, tool, _named(args, kwargs), made, error)
-        return Prepared(tool.full_name, tool, arguments, made, large=large)
+        return Prepared(tool.full_name, tool, arguments, made, large=large, own=exposed is None)
 
-    async def serve(self, call: Prepared) -> Served:
-        """Run a prepared call to its end; only a cancellation gets out."""
+    async def serve(self, call: Prepared, identity: CallIdentity, gate: Gate, starting: Starting) -> Outcome:
+        """Run a prepared call to its end; only a cancellation, a pause and a journal's trouble get out.
+
+        Args:
+            call: what to run.
+            identity: who it is.
+            gate: decides whether it may run.
+            starting: called before the tool runs for the first time.
+        """
+        begun = _Begun(starting)
         try:
             if call.problem is not None:
                 raise call.problem
@@ -118,17 +133,44 @@ class Dispatcher:
                 raise ToolNotAvailable(await self._explain(call.name), tool=call.name)
             # The record keeps what the program sent, whatever the tool does to it; of a large call it keeps nothing.
             arguments = call.arguments if call.large else {name: _copied(v) for name, v in call.arguments.items()}
-            value = await self._run(call.tool, call.tool.validate(arguments))
-            return await self._encode(value)
+            checked = call.tool.validate(arguments)
+            if not call.own:
+                admitted = await _journals(gate.admit(identity, call.tool, call.arguments, checked))
+                if isinstance(admitted, Outcome):
+                    return admitted
+                checked = admitted
+            value = await self._laned(call.tool, checked, identity, begun)
+            return await self._encode(value, identity, call.tool.metadata.replay)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            return self._failed(call.name, error)
+            failed = self._failed(call.name, error)
+        except JournalTrouble as trouble:
+            raise trouble.error from None
         except (KeyboardInterrupt, GeneratorExit, CallPaused):
             raise
         except BaseException as error:
-            return self._failed(call.name, error)
+            failed = self._failed(call.name, error)
+        replay = "record" if call.tool is None else call.tool.metadata.replay
+        number, digest, occurrence = identity.number, identity.digest, identity.occurrence
+        return Outcome(number, digest, False, failed, occurrence=occurrence, ran=begun.yes, replay=replay)
+
+    async def again(self, call: Prepared, identity: CallIdentity, known: Outcome) -> Outcome:
+        """A recorded outcome; if its value was not kept, the tool runs again, and must give the same where it is to.
+
+        Raises:
+            ReplayDivergence: it gave something else.
+        """
+        if not known.missing:
+            return known
+
+        async def nothing() -> None:
+            """Nothing is written ahead for a call that may be repeated."""
+
+        given = await self.serve(call, identity, Gate(None, Journal()), nothing)
+        check_same(known, given)
+        return given
 
     async def _explain(self, name: str) -> str:
         """Why there is no such tool; looking for what is near takes time, so in a thread and for few names."""
@@ -139,27 +181,57 @@ class Dispatcher:
             self._explained[name] = await loop.run_in_executor(self._executor, self._catalogue.explain, name)
         return self._explained[name]
 
-    async def _run(self, tool: Tool, arguments: dict[str, Any]) -> Any:
-        if tool.is_async and tool.metadata.timeout is None:
-            return await tool.call(arguments)
-        async with asyncio.timeout(tool.metadata.timeout):
-            if tool.is_async:
+    async def _laned(self, tool: Tool, arguments: dict[str, Any], identity: CallIdentity, begun: _Begun) -> Any:
+        """Run a tool when it is its turn, and again where that is asked for and safe."""
+        lane = lane_of(tool)
+
+        async def attempt() -> Any:
+            await lane.enter()
+            leave = _Once(lane.leave)
+            try:
+                await lane.pace()
+                with lane.checked():
+                    await begun()
+                    return await self._run(tool, arguments, identity, leave)
+            finally:
+                leave.unless_kept()
+
+        return await retried(attempt, tool.metadata.retry)
+
+    async def _run(self, tool: Tool, arguments: dict[str, Any], identity: CallIdentity, leave: _Once) -> Any:
+        """One attempt at a call; its tool learns from `call_cancelled` when nobody waits any more."""
+        mine = replace(identity, ended=threading.Event())
+        current.set(mine)
+        try:
+            if tool.is_async and tool.metadata.timeout is None:
                 return await tool.call(arguments)
-            work = functools.partial(contextvars.copy_context().run, _called, tool, arguments)
-            value = await asyncio.get_running_loop().run_in_executor(self._executor, work)
-            return await value if inspect.isawaitable(value) else value
+            async with asyncio.timeout(tool.metadata.timeout):
+                if tool.is_async:
+                    return await tool.call(arguments)
+                future = self._executor.submit(contextvars.copy_context().run, _called, tool, arguments)
+                leave.kept = True  # a thread can't be stopped: its place is free when it ends
+                future.add_done_callback(leave)
+                value = await asyncio.wrap_future(future)
+                return await value if inspect.isawaitable(value) else value
+        finally:
+            mine.ended.set()
 
-    async def _encode(self, value: Any) -> Served:
+    async def _encode(self, value: Any, identity: CallIdentity, replay: Replay) -> Outcome:
         if is_small(value):
-            return self._written(value)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._written, value)
+            return self._written(value, identity, replay)
+        work = functools.partial(self._written, value, identity, replay)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    def _written(self, value: Any) -> Served:
+    def _written(self, value: Any, identity: CallIdentity, replay: Replay) -> Outcome:
         parts: list[RecordedPart] = []
-        encoder = Encoder(lambda p: parts.append(RecordedPart(p.ref, p.kind, p.data)), refs=self._refs)
-        return Served(True, encoder.encode(value), parts)
+        # Numbered by the call, so that a tool that is run again writes the same bytes.
+        refs = itertools.count(identity.number % (1 << 19) * _REFS + 1)
+        encoder = Encoder(lambda p: parts.append(RecordedPart(p.ref, p.kind, p.data)), refs=refs)
+        body = encoder.encode(value)
+        number, digest, occurrence = identity.number, identity.digest, identity.occurrence
+        return Outcome(number, digest, True, body, parts, occurrence=occurrence, replay=replay)
 
-    def _failed(self, name: str, error: BaseException) -> Served:
+    def _failed(self, name: str, error: BaseException) -> bytes:
         message = redact(_text(error))
         type_name, base = _class_name(type(error)), _builtin_base(error)
         if isinstance(error, Unsupported):
@@ -169,6 +241,10 @@ class Dispatcher:
             base = "TypeError"
         elif isinstance(error, ToolNotAvailable):
             base = "LookupError"
+        elif isinstance(error, CallDenied):
+            base = "PermissionError"
+        elif isinstance(error, CircuitOpen):
+            base = "ConnectionError"
         elif isinstance(error, TimeoutError) and not message:
             message = f"the tool {name} took too long"
         details = {
@@ -177,9 +253,55 @@ class Dispatcher:
             "message": message,
             "args": _plain_arguments(error, message),
             "tool": name,
-            "retryable": isinstance(error, _RETRYABLE),
+            "retryable": is_passing(error),
         }
-        return Served(False, Encoder().encode(details))
+        return Encoder().encode(details)
+
+
+class JournalTrouble(BaseException):
+    """What a journal raised while a call was served: no tool's error, and no program's business."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+async def _journals(work: Awaitable[T]) -> T:
+    try:
+        return await work
+    except InvalidArguments:  # edited arguments
+        raise
+    except Exception as error:
+        raise JournalTrouble(error) from error
+
+
+class _Begun:
+    """Says once that a tool is about to run."""
+
+    def __init__(self, starting: Starting) -> None:
+        self.yes = False
+        self._starting = starting
+
+    async def __call__(self) -> None:
+        if not self.yes:
+            await _journals(self._starting())
+            self.yes = True
+
+
+class _Once:
+    """Gives a place back, once: at the end of an attempt, or when its thread ends if that is later."""
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        self.kept = False
+        self._leave = leave
+
+    def __call__(self, ended: object) -> None:
+        self._leave()
+
+    def unless_kept(self) -> None:
+        """The attempt has ended; nothing to do if a thread still runs for it."""
+        if not self.kept:
+            self._leave()
 
 
 def _called(tool: Tool, arguments: dict[str, Any]) -> Any:

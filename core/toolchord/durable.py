@@ -1,7 +1,8 @@
 """Owns the journal that outlives a process: what happened in a run, kept in a store, and taken up again.
 
-A run has rows of five kinds: what program it is, each attempt at it, each call that began, what each call gave, and the
-order of events. A row is written before anyone acts on what it says, and never changed.
+A run has rows of these kinds: what program it is, each attempt at it, each call that began, what each call gave, the
+order of events, what was asked, and what was decided. A row is written before anyone acts on what it says, and never
+changed.
 
 - What a call gave is kept as soon as it ended, so a finished call is never run again.
 - A call that acts on the world is written down before it begins. One that began and left no outcome is *unclear*: it is
@@ -15,93 +16,26 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol, Self
+from typing import Self
 
 import msgspec
 
+from toolchord.approvals import ApprovalRequest, Decision, Request, Unclear
 from toolchord.attempts import Attempt
-from toolchord.errors import CallPaused, JournalConflict
+from toolchord.errors import CallPaused, JournalConflict, JournalUnreadable
 from toolchord.identity import CallIdentity
-from toolchord.journal import FORMAT, Event, Journal, Outcome, RunRecord
+from toolchord.journal import FORMAT, Answers, Event, Journal, Outcome, RunRecord, check_same, cleared, unclear
+from toolchord.rows import JournalStore, MemoryStore, Rows, latest_attempt, unpacked
 
 __all__ = ["DurableJournal", "JournalStore", "MemoryStore", "Unclear"]
 
+UnclearHandler = Callable[[CallIdentity], Awaitable[Decision | None]]
+"""Asked about a call of which it is not known whether it took effect."""
 
-class JournalStore(Protocol):
-    """Where runs are kept: named rows of bytes, each written once.
+_START = re.compile(r"start/(\d+)/(\d+)")
 
-    `put` must have written the row for good when it returns. A store that can't refuse a row by fence says so in its
-    documentation; with it two attempts that overlap may both run a call.
-    """
-
-    async def load(self, run: str) -> Mapping[str, bytes]:
-        """All rows of a run by key; empty if there are none."""
-        ...
-
-    async def put(self, run: str, key: str, data: bytes, *, fence: int | None = None) -> bool:
-        """Write a row unless there is one of that key; whether it was written.
-
-        Args:
-            run, key: which row.
-            data: what it says.
-            fence: the attempt that writes it. If a later one has claimed the run, nothing is written.
-
-        Raises:
-            JournalConflict: a later attempt has claimed the run: a row ``attempt/N`` with N above `fence` is there.
-        """
-        ...
-
-    async def delete(self, run: str) -> None:
-        """Forget a run; harmless if there is none."""
-        ...
-
-
-class MemoryStore:
-    """Runs in this process's memory: for tests, and for hosts that only pause within one process."""
-
-    def __init__(self) -> None:
-        self._runs: dict[str, dict[str, bytes]] = {}
-
-    async def load(self, run: str) -> Mapping[str, bytes]:
-        """See `JournalStore`."""
-        return dict(self._runs.get(run, {}))
-
-    async def put(self, run: str, key: str, data: bytes, *, fence: int | None = None) -> bool:
-        """See `JournalStore`."""
-        rows = self._runs.setdefault(run, {})
-        if fence is not None and latest_attempt(rows) > fence:
-            raise JournalConflict(run, fence)
-        if key in rows:
-            return False
-        rows[key] = data
-        return True
-
-    async def delete(self, run: str) -> None:
-        """See `JournalStore`."""
-        self._runs.pop(run, None)
-
-
-class Unclear:
-    """Why a call waits: it began in an earlier attempt, acts on the world, and what became of it is not known.
-
-    Attributes:
-        call: which one.
-    """
-
-    def __init__(self, call: CallIdentity) -> None:
-        self.call = call
-
-    def __str__(self) -> str:
-        return (
-            f"{self.call.tool} (call {self.call.number}, line {self.call.line}) began before the run was cut off; "
-            f"whether it took effect is not known"
-        )
-
-
-async def _wait(call: CallIdentity) -> None:
-    raise CallPaused(Unclear(call))
+_MOST = 256 << 20
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -112,82 +46,90 @@ class _Header(msgspec.Struct, frozen=True):
     epoch: float
     program: str
     python: tuple[int, int]
-
-
-_START = re.compile(r"start/(\d+)/(\d+)")
-
-
-def latest_attempt(rows: Mapping[str, bytes]) -> int:
-    """The number of the last attempt that claimed a run, 0 if none has."""
-    return max((int(key[8:]) for key in rows if key.startswith("attempt/")), default=0)
+    repairs: str = ""
 
 
 class DurableJournal(Journal):
     """A run in a store. Made by `DurableJournal.open`, once for each attempt at the run."""
 
+    lasts = True
+
     def __init__(
-        self, store: JournalStore, run: str, attempt: int, rows: Mapping[str, bytes], unclear: UnclearHandler
+        self, rows: Rows, attempt: int, stored: Mapping[str, bytes], unclear: UnclearHandler | None, repairs: str
     ) -> None:
         """Not for users; see `open`."""
-        header = msgspec.msgpack.decode(rows["header"], type=_Header) if "header" in rows else None
+        header = unpacked(rows.run, stored["header"], _Header) if "header" in stored else None
         super().__init__(seed=header.seed if header else None, epoch=header.epoch if header else None)
-        self.run = run
+        self.run = rows.run
         self.attempt = attempt
-        self._store = store
+        self._rows = rows
         self._header = header
         self._mine: Attempt | None = None
         self._unclear = unclear
-        self._outcomes: dict[int, Outcome] = {}
-        self._take(rows)
-        begun = (found for key in rows if (found := _START.fullmatch(key)) and f"pause/{key[6:]}" not in rows)
-        self._begun = Counter(int(found[1]) for found in begun)
-        while (data := rows.get(f"event/{len(self.events)}")) is not None:
-            now, numbers = msgspec.msgpack.decode(data, type=tuple[float, list[int]])
+        self._repairs = header.repairs if header else repairs
+        self._outcomes = _outcomes(rows.run, stored)
+        self._begun = _begun(stored)
+        self._given = _answers(rows.run, stored)
+        self.asked = {one.id: one for one in _asked(rows.run, stored)}
+        self.decisions = {
+            key[9:]: unpacked(rows.run, data, Decision) for key, data in stored.items() if key.startswith("decision/")
+        }
+        while (data := stored.get(f"event/{len(self.events)}")) is not None:
+            now, numbers = unpacked(rows.run, data, tuple[float, list[int]])
+            if missing := [number for number in numbers if number not in self._outcomes]:
+                raise JournalUnreadable(rows.run, f"it tells of call {missing[0]}, whose row is not there")
             self.events.append(Event(now, [self._outcomes[number] for number in numbers]))
 
-    def _take(self, rows: Mapping[str, bytes]) -> None:
-        """Read what calls gave."""
-        for key, data in rows.items():
-            if key.startswith("call/"):
-                outcome = msgspec.msgpack.decode(data, type=Outcome)
-                self._outcomes[outcome.call] = outcome
-
     @classmethod
-    async def open(cls, store: JournalStore, run: str, *, unclear: UnclearHandler = _wait) -> Self:
+    async def open(
+        cls,
+        store: JournalStore,
+        run: str,
+        *,
+        unclear: UnclearHandler | None = None,
+        repairs: str = "",
+        max_bytes: int = _MOST,
+    ) -> Self:
         """Begin an attempt at a run: its first one, or one that goes on where the last one was.
 
         Args:
             store: where runs are kept.
             run: the run's name in the store.
             unclear: asked before a call is run that began in an earlier attempt and left no outcome, if its tool is
-                neither READ_ONLY nor IDEMPOTENT. It returns to let the call run (again), or raises: a `CallPaused`
-                waits, which is the default.
+                neither READ_ONLY nor IDEMPOTENT. It returns None to let the call run (again), a Decision that says
+                what became of it, or raises: a `CallPaused` waits. By default the run waits for an answer, see
+                `Approvals`.
+            repairs: for another program's first attempt: the run whose calls it shall not repeat, see
+                `Journal.repairing`. That run is fenced off.
+            max_bytes: bytes that the run may write; past them no further call begins and the run ends with the limit
+                ``"journal"``.
 
         Raises:
             JournalConflict: an earlier attempt is still going on, or another one was begun at this very moment.
+            JournalUnreadable: the rows are not what was written.
         """
-        rows = await store.load(run)
-        attempt = latest_attempt(rows) + 1
-        if attempt > 1 and f"ended/{attempt - 1}" not in rows:
-            before = msgspec.msgpack.decode(rows[f"attempt/{attempt - 1}"], type=Attempt)
-            if before.surely_running:
-                raise JournalConflict(run, attempt)
-        mine = Attempt.here()
-        if not await store.put(run, f"attempt/{attempt}", msgspec.msgpack.encode(mine), fence=attempt):
-            raise JournalConflict(run, attempt)
-        mine.begin()
-        if attempt > 1:
-            rows = await store.load(run)  # what an earlier attempt wrote until it was fenced off
-        journal = cls(store, run, attempt, rows, unclear)
+        rows = Rows(store, run, max_bytes)
+        attempt, mine, stored = await _claim(rows)
+        journal = cls(rows, attempt, stored, unclear, repairs)
         journal._mine = mine
+        if journal._repairs:
+            await journal._learn(store)
         return journal
 
-    async def end(self) -> None:
-        """See `Journal.end`."""
-        if self._mine is not None:
-            self._mine.end()
-            self._mine = None
-            await self._store.put(self.run, f"ended/{self.attempt}", b"")
+    async def _learn(self, store: JournalStore) -> None:
+        """Take over what the run that this one repairs has done, and what that one took over itself."""
+        names, name = [self.run], self._repairs
+        while name and name not in names:
+            names.append(name)
+            _, fenced, stored = await _claim(Rows(store, name), take_over=True)
+            fenced.end()
+            header = unpacked(name, stored["header"], _Header) if "header" in stored else None
+            if header is None:
+                break
+            if self._header is None and len(names) == 2:
+                self.seed, self.epoch = header.seed, header.epoch
+            self.earlier = {**_answers(name, stored), **self.earlier}
+            name = header.repairs
 
     async def begin(self, record: RunRecord) -> str | None:
         """See `Journal.begin`."""
@@ -198,7 +140,7 @@ class DurableJournal(Journal):
         ).hexdigest()
         known = self._header
         if known is None:
-            self._header = _Header(FORMAT, self.seed, self.epoch, program, sys.version_info[:2])
+            self._header = _Header(FORMAT, self.seed, self.epoch, program, sys.version_info[:2], self._repairs)
             await self._put("header", msgspec.msgpack.encode(self._header))
             return None
         if known.format != FORMAT:
@@ -209,35 +151,138 @@ class DurableJournal(Journal):
             return f"the run was begun under Python {'.'.join(map(str, known.python))}"
         return None
 
+    def began(self, call: CallIdentity) -> bool:
+        """See `Journal.began`."""
+        return call.number in self._begun or super().began(call)
+
     async def call(self, call: CallIdentity, produce: Callable[[], Awaitable[Outcome]], *, repeatable: bool) -> Outcome:
         """See `Journal.call`."""
         number = call.number
-        if (known := self._outcomes.get(number)) is not None:
+        known = self._outcomes.get(number)
+        if known is not None and not known.missing:
             return known
-        if not repeatable:
-            if number in self._begun:
-                await self._unclear(call)
-            await self._put(f"start/{number}/{self.attempt}", call.digest.encode())
+        outcome = None
+        if number in self._begun and not repeatable:
+            outcome = await self.clear(call, unclear(call, self._begun[number]))
+        elif known is None:
+            outcome = await self.recall(call, repeatable)
+        if outcome is None:
+            self._rows.make_room()
+            outcome = await self._produced(call, produce)
+            check_same(known, outcome)
+        return await self._settled(outcome)
+
+    async def _produced(self, call: CallIdentity, produce: Callable[[], Awaitable[Outcome]]) -> Outcome:
         try:
-            outcome = await produce()
+            return await produce()
         except CallPaused:
-            if not repeatable:
-                await self._put(f"pause/{number}/{self.attempt}", b"")
+            if call.number in self._begun and self._begun[call.number] == self.attempt:
+                await self._put(f"pause/{call.number}/{self.attempt}", b"")  # it began, and took no effect
+                del self._begun[call.number], self._given[call.digest, call.occurrence]
             raise
-        # A fact, whoever has taken over the run by now.
-        await self._store.put(self.run, f"call/{number}", msgspec.msgpack.encode(outcome))
-        self._outcomes[number] = outcome
+
+    async def _settled(self, outcome: Outcome) -> Outcome:
+        """Keep an outcome, whoever has taken over the run by now: it is a fact. The first one counts."""
+        row = msgspec.msgpack.encode(outcome.kept())
+        if not await self._rows.put(f"call/{outcome.call}", row):
+            first = _outcomes(self.run, await self._rows.load())[outcome.call]
+            outcome = outcome if first.missing else first
+        self._outcomes[outcome.call] = self._given[outcome.digest, outcome.occurrence] = outcome
         return outcome
+
+    async def read_again(self) -> None:
+        """Take up outcomes that were written by somebody else."""
+        self._outcomes |= _outcomes(self.run, await self._rows.load())
+
+    async def starting(self, call: CallIdentity) -> None:
+        """See `Journal.starting`."""
+        await self._put(f"start/{call.number}/{self.attempt}", msgspec.msgpack.encode((call.digest, call.occurrence)))
+        self._begun[call.number] = self.attempt
+        self._given[call.digest, call.occurrence] = None
+
+    async def end(self) -> None:
+        """See `Journal.end`."""
+        if self._mine is not None:
+            self._mine.end()
+            self._mine = None
+            await self._rows.put(f"ended/{self.attempt}", b"")
+
+    async def undoing(self, number: int) -> bool:
+        """See `Journal.undoing`."""
+        return await self._rows.put(f"undo/{number}", b"", fence=self.attempt)
+
+    async def clear(self, call: CallIdentity, request: Unclear) -> Outcome | None:
+        """See `Journal.clear`."""
+        if self._unclear is None:
+            return await super().clear(call, request)
+        decision = await self._unclear(call)
+        return None if decision is None else cleared(call, decision)
 
     async def keep(self, event: Event) -> None:
         """See `Journal.keep`."""
+        self._rows.make_room()
         row = (event.now, [outcome.call for outcome in event.outcomes])
         await self._put(f"event/{len(self.events)}", msgspec.msgpack.encode(row))
 
+    async def decide(self, request: Request) -> Decision | None:
+        """See `Journal.decide`."""
+        asked = self.asked.get(request.id)
+        if asked is None:
+            await self._put(f"ask/{request.id}", msgspec.msgpack.encode(request))
+            self.asked[request.id] = request
+        elif request.id not in self.decisions and (decided := await super().decide(asked)) is not None:
+            row = msgspec.msgpack.encode(decided)  # time decided
+            if not await self._rows.put(f"decision/{request.id}", row, fence=self.attempt):
+                known = await self._rows.load()  # somebody was faster
+                self.decisions[request.id] = unpacked(self.run, known[f"decision/{request.id}"], Decision)
+        return self.decisions.get(request.id)
+
     async def _put(self, key: str, data: bytes) -> None:
-        if not await self._store.put(self.run, key, data, fence=self.attempt):
+        if not await self._rows.put(key, data, fence=self.attempt):
             raise JournalConflict(self.run, self.attempt)
 
 
-UnclearHandler = Callable[[CallIdentity], Awaitable[None]]
-"""Asked about a call of which it is not known whether it took effect."""
+async def _claim(rows: Rows, *, take_over: bool = False) -> tuple[int, Attempt, dict[str, bytes]]:
+    """Begin an attempt, so that no earlier one writes any more; its number, itself, and what was written until then."""
+    stored = await rows.load()
+    if "header" in stored:
+        unpacked(rows.run, stored["header"], _Header)  # who can't read a run must not write into it
+    attempt = latest_attempt(stored) + 1
+    last = stored.get(f"attempt/{attempt - 1}") if f"ended/{attempt - 1}" not in stored else None
+    if last is not None and not take_over and unpacked(rows.run, last, Attempt).surely_running:
+        raise JournalConflict(rows.run, attempt)
+    mine = Attempt.here()
+    if not await rows.put(f"attempt/{attempt}", msgspec.msgpack.encode(mine), fence=attempt):
+        raise JournalConflict(rows.run, attempt)
+    mine.begin()
+    return attempt, mine, await rows.load()
+
+
+def _outcomes(run: str, stored: Mapping[str, bytes]) -> dict[int, Outcome]:
+    found = (unpacked(run, data, Outcome) for key, data in stored.items() if key.startswith("call/"))
+    return {outcome.call: outcome for outcome in found}
+
+
+def _begun(stored: Mapping[str, bytes]) -> dict[int, int]:
+    """The calls that began and did not pause, and in which attempt."""
+    begun: dict[int, int] = {}
+    for key in stored:
+        if (found := _START.fullmatch(key)) and f"pause/{key[6:]}" not in stored:
+            begun[int(found[1])] = max(begun.get(int(found[1]), 0), int(found[2]))
+    return begun
+
+
+def _asked(run: str, stored: Mapping[str, bytes]) -> list[Request]:
+    kind = ApprovalRequest | Unclear
+    return [unpacked(run, data, kind) for key, data in stored.items() if key.startswith("ask/")]  # type: ignore[arg-type]
+
+
+def _answers(run: str, stored: Mapping[str, bytes]) -> Answers:
+    """What the calls of a run gave, by digest and occurrence."""
+    outcomes = _outcomes(run, stored)
+    answers: Answers = {(one.digest, one.occurrence): one for one in outcomes.values()}
+    for number, attempt in _begun(stored).items():
+        if number not in outcomes:
+            digest, occurrence = unpacked(run, stored[f"start/{number}/{attempt}"], tuple[str, int])
+            answers[digest, occurrence] = None
+    return answers

@@ -9,12 +9,15 @@
     │   ├── MissingExtraError       an optional dependency is not installed
     │   ├── JournalConflict         another attempt has taken over the run
     │   ├── IsolationUnavailable    this machine can't give the walls that were asked for
+    │   ├── JournalUnreadable       a run's rows were altered, or written with another codec
     │   └── ModelRunError           a model's provider failed, or a run with it took too many requests
     └── ProgramError                what `ExecutionResult.raise_for_error` raises: a failed program
         ├── ProgramRefused          the language policy or a check before the run said no
         ├── LimitExceeded           a limit was reached and the guest was ended
         ├── ToolCallError           a tool call that could not be served
         │   ├── ToolNotAvailable    unknown, hidden, or not open to this caller
+        │   ├── CallDenied          the policy or a person said no
+        │   ├── CircuitOpen         the tool has failed too often and rests
         │   └── InvalidArguments    arguments that do not fit the tool's schema
         ├── UnsupportedValue        a value that may not cross the wall (`path` says where it is)
         ├── GuestDied               the guest process ended without an answer
@@ -34,13 +37,16 @@ if TYPE_CHECKING:
     from toolchord.native.results import ModelRun
 
 __all__ = [
+    "CallDenied",
     "CallPaused",
+    "CircuitOpen",
     "ConfigurationError",
     "DeveloperError",
     "GuestDied",
     "InvalidArguments",
     "IsolationUnavailable",
     "JournalConflict",
+    "JournalUnreadable",
     "LimitExceeded",
     "MissingExtraError",
     "ModelRunError",
@@ -118,6 +124,21 @@ class JournalConflict(DeveloperError):
         super().__init__(
             f"another attempt has taken over the run {run!r} (this was attempt {attempt}); "
             f"let it finish, or continue the run once it has ended"
+        )
+
+
+class JournalUnreadable(DeveloperError):
+    """The rows of a run are not what was written: altered, cut short, or written with another codec or key.
+
+    Attributes:
+        run: the run's name in its store.
+    """
+
+    def __init__(self, run: str, reason: str) -> None:
+        self.run = run
+        super().__init__(
+            f"the run {run!r} can't be read: {reason}; open it with the codec and version that wrote it, "
+            f"or delete it from its store"
         )
 
 
@@ -199,6 +220,14 @@ class ToolCallError(ProgramError):
 
 class ToolNotAvailable(ToolCallError):
     """The tool is unknown, hidden, or not open to this caller."""
+
+
+class CallDenied(ToolCallError):
+    """The policy or a person said no to this call; it did not run."""
+
+
+class CircuitOpen(ToolCallError):
+    """The tool has failed too often in a row, so its calls fail at once for a while."""
 
 
 class InvalidArguments(ToolCallError):

@@ -1,9 +1,10 @@
-"""Who a tool call is: its number and digest, the same on every replay, for tools that take an idempotency key."""
+"""Who a tool call is: its number, digest and key, the same on every replay; and whether somebody still waits for it."""
 
 from __future__ import annotations
 
+import threading
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +16,19 @@ class CallIdentity:
         tool: the tool's full name.
         digest: SHA-256 of tool and arguments as the program sent them, in hexadecimal.
         line: the program's line that made it, 0 if unknown.
+        occurrence: which one of the run's calls with this digest it is, from 1.
+        key: an idempotency key: the same whenever this call of this run is made, another one for every other call.
+            It is left out when identities are compared.
+        ended: set when nobody waits for the call any more; see `call_cancelled`.
     """
 
     number: int
     tool: str
     digest: str
     line: int
+    occurrence: int = 1
+    key: str = field(default="", compare=False)
+    ended: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
 
 
 current: ContextVar[CallIdentity | None] = ContextVar("toolchord_call", default=None)
@@ -29,3 +37,12 @@ current: ContextVar[CallIdentity | None] = ContextVar("toolchord_call", default=
 def current_call() -> CallIdentity | None:
     """The call that this code serves; None outside of a tool."""
     return current.get()
+
+
+def call_cancelled() -> bool:
+    """Whether nobody waits any more for the call that this code serves: it was cancelled, or took too long.
+
+    A blocking tool can't be interrupted from outside; one that takes long asks this from time to time and stops.
+    """
+    call = current.get()
+    return call is not None and call.ended.is_set()

@@ -46,6 +46,8 @@ class CallRecord:
         result_bytes: size of the encoded result.
         replayed: answered from the journal; the tool did not run.
         pause: what a paused call waits for.
+        digest: SHA-256 of tool and arguments as the program sent them.
+        held: a dry run held it back; the tool did not run.
     """
 
     id: int
@@ -59,6 +61,12 @@ class CallRecord:
     result_bytes: int = 0
     replayed: bool = False
     pause: errors.CallPaused | None = None
+    digest: str = ""
+    held: bool = False
+
+
+Watch = Callable[[Output | CallRecord], None]
+"""Told of a run while it goes on. What it raises ends the run and is raised to its host."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +168,11 @@ class ExecutionResult:
     def pending(self) -> list[CallRecord]:
         """The calls that wait for something outside; the run is continued with a journal of what happened so far."""
         return [call for call in self.calls if call.status == "paused"]
+
+    @property
+    def held(self) -> list[CallRecord]:
+        """The calls that a dry run held back, in the program's order; see `Policy.granting`."""
+        return [call for call in self.calls if call.held]
 
     def raise_for_error(self) -> None:
         """Raise the ProgramError of a failed run; nothing if it is ok."""

@@ -10,26 +10,24 @@ import asyncio
 import contextvars
 import hashlib
 import signal
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from toolchord.callbook import Call, CallBook
 from toolchord.channel import Channel, cause_of_death
 from toolchord.dispatch import Dispatcher
-from toolchord.errors import CallPaused
+from toolchord.errors import CallPaused, LimitExceeded, ReplayDivergence
+from toolchord.gate import Gate
 from toolchord.identity import CallIdentity, current
 from toolchord.journal import Event, Journal, Outcome
 from toolchord.limits import Limits
-from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
+from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage, Watch
 from toolchord.variables import Variables
 from toolchord_guest import wire
 from toolchord_guest.values import Decoder
 
 _LARGE_ARGUMENTS = 256 << 10
 """Bytes of arguments past which they are not copied for the tool."""
-
-Watch = Callable[[Output | CallRecord], None]
-"""Told of a run while it goes on. What it raises ends the run and is raised to its host."""
 
 
 class Run:
@@ -40,6 +38,7 @@ class Run:
         dispatcher: serves its calls.
         journal: what already happened, and where new events go.
         limits: what it may spend.
+        gate: decides which calls may run; all of them if None.
         offline: nothing may be produced: the journal must hold the whole run.
         watch: told of what is printed, and of each call whenever its status changes.
     """
@@ -51,6 +50,7 @@ class Run:
         journal: Journal,
         limits: Limits,
         *,
+        gate: Gate | None = None,
         offline: bool = False,
         watch: Watch | None = None,
     ) -> None:
@@ -59,6 +59,7 @@ class Run:
         self._channel = channel
         self._dispatcher = dispatcher
         self._journal = journal
+        self._gate = gate or Gate(None, journal)
         self._offline = offline
         self._watch = watch
         self._loop = asyncio.get_running_loop()
@@ -93,7 +94,7 @@ class Run:
         wall = self._loop.call_later(self.limits.wall_time, self._wall_time_over)
         self._cpu_timer = self._loop.call_later(self.limits.cpu_time, self._watch_cpu)
         driver = self._loop.create_task(self._drive(start, parts))
-        driver.add_done_callback(self._driver_ended)
+        driver.add_done_callback(self._task_ended)
         try:
             if self._channel.lost:
                 self.on_lost()
@@ -161,11 +162,17 @@ class Run:
         else:
             self._cpu_timer = self._loop.call_later(max(left, 0.01), self._watch_cpu)
 
-    def _driver_ended(self, driver: asyncio.Task[None]) -> None:
-        error = None if driver.cancelled() else driver.exception()
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """What the driver or a call's journal raised; a tool's errors never get here."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
         if isinstance(error, wire.WireError):
             self.break_off(error)
-        elif error is not None:
+        elif isinstance(error, LimitExceeded):
+            self.exceed(error.limit, error.message)
+        elif isinstance(error, ReplayDivergence):
+            self._diverge(error.message)
+        else:
             self.crash(error)
 
     def on_lost(self) -> None:
@@ -235,7 +242,9 @@ class Run:
         self._made.update(b"%d %s %s" % (len(frame.tool), frame.tool.encode(), frame.body))
         made, self._made = self._made.hexdigest(), hashlib.sha256()
         prepared = self._dispatcher.prepare(frame.tool, args, kwargs, made, large=size > _LARGE_ARGUMENTS)
-        self._book.add(prepared, frame.line, size, self._elapsed())
+        call = self._book.add(prepared, frame.line, size, self._elapsed())
+        if self._gate.counts and self._journal.began(identity := self._identity(number, call)):
+            self._gate.count(identity, prepared)  # even if the program has cancelled it since
         self._listen()
         self._start_calls()
 
@@ -275,22 +284,29 @@ class Run:
         while (started := self._book.start(self.limits.concurrency)) is not None:
             number, call = started
             call.record.started = self._elapsed()
-            identity = CallIdentity(number, call.prepared.name, call.prepared.digest, call.record.line)
+            identity = self._identity(number, call)
             context = self._context.copy()
             context.run(current.set, identity)
             self._tell(call.record)
             call.task = self._loop.create_task(self._serve(identity, call), context=context)
-            call.task.add_done_callback(self._call_ended)
+            call.task.add_done_callback(self._task_ended)
+
+    def _identity(self, number: int, call: Call) -> CallIdentity:
+        made = CallIdentity(number, call.prepared.name, call.prepared.digest, call.record.line, call.occurrence)
+        return replace(made, key=self._journal.key(made))
 
     async def _serve(self, identity: CallIdentity, call: Call) -> None:
         number, prepared = identity.number, call.prepared
         produced = False
 
+        async def starting() -> None:
+            if not prepared.repeatable:
+                await self._journal.starting(identity)
+
         async def produce() -> Outcome:
             nonlocal produced
             produced = True
-            served = await self._dispatcher.serve(prepared)
-            return Outcome(number, prepared.digest, served.ok, served.body, served.parts)
+            return await self._dispatcher.serve(prepared, identity, self._gate, starting)
 
         try:
             outcome = await self._journal.call(identity, produce, repeatable=prepared.repeatable)
@@ -298,6 +314,8 @@ class Run:
             if outcome.digest != prepared.digest:
                 self._diverge_call(number, call)
                 return
+            if not produced:
+                self._count(number, call, outcome)
             if call.settle(outcome, replayed=not produced):
                 self._tell(call.record)
             if not call.delivered:
@@ -310,17 +328,19 @@ class Run:
                 self._book.paused.add(number)
                 self._tell(call.record)
         finally:
-            self._book.stopped(call)
+            self._book.stopped(number)
             if not self.ended:
                 self._listen()
             self._start_calls()
             if self._book.paused:
                 self._wake()  # it may have been the last one to wait for
 
-    def _call_ended(self, task: asyncio.Task[None]) -> None:
-        """A journal's defect or conflict ends the run; a tool's errors never get here."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.crash(error)
+    def _count(self, number: int, call: Call, outcome: Outcome) -> None:
+        """A recorded call counts for the policy if it ran."""
+        if self._gate.counts and outcome.ran:
+            self._gate.count(self._identity(number, call), call.prepared)
+        else:
+            self._gate.forget(number)
 
     def _wake(self) -> None:
         if not self._woken.done():
@@ -345,6 +365,8 @@ class Run:
             if not self._produced:
                 if not self._matches(event):
                     return
+                if any(outcome.missing for outcome in event.outcomes):
+                    event = await self._refilled(event)
                 self._started = min(self._started, self._loop.time() - event.now)  # time goes on where it was
             self._wait = None
             self._host_time += self._elapsed() - arrived
@@ -397,10 +419,23 @@ class Run:
                 return self._diverge(f"the record answers call {outcome.call}, which the program {what}")
             if call.prepared.digest != outcome.digest:
                 return self._diverge_call(outcome.call, call)
-            self._book.withdraw(outcome.call)
+            self._count(outcome.call, call, outcome)
+            self._book.withdraw(outcome.call, keep=outcome.missing)
             if call.settle(outcome, replayed=True):
                 self._tell(call.record)
         return True
+
+    async def _refilled(self, event: Event) -> Event:
+        """The event with the values that were not kept: their tools run again."""
+        if self._offline:
+            raise ReplayDivergence("the record leaves out what a tool gave; it can only be continued", position=0)
+
+        calls = self._book.calls
+        again = (
+            self._dispatcher.again(calls[one.call].prepared, self._identity(one.call, calls[one.call]), one)
+            for one in event.outcomes
+        )
+        return Event(event.now, list(await asyncio.gather(*again)))
 
     def _diverge_call(self, number: int, call: Call) -> bool:
         return self._diverge(

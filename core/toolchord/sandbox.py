@@ -12,17 +12,21 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal
 
+import msgspec
+
 from toolchord.catalogue import Catalogue
 from toolchord.channel import Channel
 from toolchord.dispatch import Dispatcher, is_small
 from toolchord.errors import ConfigurationError, SandboxClosed
+from toolchord.gate import Gate
 from toolchord.journal import Journal, RunRecord
 from toolchord.limits import Limits
+from toolchord.policy import Policy
 from toolchord.pool import GuestLimits, Isolation, IsolationReport, Pool
 from toolchord.prompt import describe
 from toolchord.registry import ToolRegistry
-from toolchord.results import ExecutionResult, RunError
-from toolchord.run import Run, Watch
+from toolchord.results import ExecutionResult, RunError, Watch
+from toolchord.run import Run
 from toolchord.tools import Tool, tool_from
 from toolchord.variables import Variables
 from toolchord_guest import wire
@@ -40,6 +44,7 @@ class CodeSandbox:
         tools: what programs may call: a registry, names in `registry`, Tool objects or plain callables. None: all of
             `registry` that is open to the sandbox.
         limits: what one run may spend.
+        policy: which calls may run, for programs whose `execute` names no other; None: all of them.
         isolation: "auto" gives wall two in full or refuses; "process" is a separate process with limits and no
             boundary against hostile code.
         language: "restricted" is wall one; "unrestricted" drops it, to prove that wall two holds alone.
@@ -56,6 +61,7 @@ class CodeSandbox:
         *,
         tools: Tools = None,
         limits: Limits | None = None,
+        policy: Policy | None = None,
         isolation: Isolation = "auto",
         language: Language = "restricted",
     ) -> None:
@@ -70,6 +76,7 @@ class CodeSandbox:
                 f"registry must be a ToolRegistry, not {type(registry).__name__}; pass tools=[...]"
             )
         self.limits = _limits(limits, Limits())
+        self._policy = _policy(policy, None)
         self._registry = registry
         self._tools: Tools = None
         self._tools = self._read_once(tools)
@@ -87,6 +94,9 @@ class CodeSandbox:
         journal: Journal | None = None,
         watch: Watch | None = None,
         variables: Variables | None = None,
+        policy: Policy | None = None,
+        caller: str = "sandbox",
+        dry_run: bool = False,
     ) -> ExecutionResult:
         """Run a program; whatever it does ends in a result.
 
@@ -100,6 +110,11 @@ class CodeSandbox:
             watch: a function that is told of each `Output`, and of each `CallRecord` whenever its status changes.
             variables: what the last program left, `Variables()` at first; then `result.variables` is what this one
                 leaves. A program that was cut off leaves what it found. None: nothing is kept.
+            policy: which calls may run, instead of the sandbox's own. A call that somebody is to be asked about pauses
+                the run; see `ExecutionResult.pending`.
+            caller: who calls, for the rules of the policy.
+            dry_run: hold back the calls of tools that are not READ_ONLY: the program gets a stand-in of the declared
+                shape, or None, and `ExecutionResult.held` says what would have run. What the policy denies is denied.
 
         Raises:
             ConfigurationError: arguments that make no sense.
@@ -108,11 +123,14 @@ class CodeSandbox:
             SandboxClosed: the sandbox was closed.
         """
         chosen = _limits(limits, self.limits)
+        if dry_run and journal is not None and journal.lasts:
+            raise ConfigurationError("a dry run leaves no journal; run it without, then for real with one")
         journal = journal or Journal()
         try:
             prepared = await self._prepare(code, tools, inputs, chosen, journal, variables)
             if isinstance(prepared, RunError):
                 return ExecutionResult(error=prepared)
+            prepared.gate = Gate(_policy(policy, self._policy), prepared.journal, caller=caller, dry_run=dry_run)
             async with self._guest(chosen) as channel:
                 result = await prepared.run(channel, chosen, watch)
         finally:
@@ -131,12 +149,26 @@ class CodeSandbox:
         journal: Journal | None = None,
         watch: Watch | None = None,
         variables: Variables | None = None,
+        policy: Policy | None = None,
+        caller: str = "sandbox",
+        dry_run: bool = False,
     ) -> ExecutionResult:
         """`execute` for code that is not asynchronous; works inside a running event loop too (and blocks it)."""
 
         def run() -> ExecutionResult:
             return asyncio.run(
-                self.execute(code, tools, inputs, limits, journal=journal, watch=watch, variables=variables)
+                self.execute(
+                    code,
+                    tools,
+                    inputs,
+                    limits,
+                    journal=journal,
+                    watch=watch,
+                    variables=variables,
+                    policy=policy,
+                    caller=caller,
+                    dry_run=dry_run,
+                )
             )
 
         try:
@@ -157,6 +189,7 @@ class CodeSandbox:
             raise ConfigurationError(f'the record was made with language="{record.language}"; use such a sandbox')
         chosen = _limits(limits, self.limits)
         journal = Journal(record.events, seed=record.seed, epoch=record.epoch)
+        record = msgspec.structs.replace(record)
         async with self._guest(chosen) as channel:
             return await _Prepared(self._catalogue(None), journal, record, offline=True).run(channel, chosen)
 
@@ -242,7 +275,7 @@ class CodeSandbox:
 class Session:
     """Programs that share their variables, one after another. An async context manager.
 
-    A program that reaches a limit ends its guest: the next one starts anew, and the result says so.
+    A program that reaches a limit, or pauses, ends its guest: the next one starts anew, and the result says so.
     """
 
     def __init__(self, sandbox: CodeSandbox, tools: Tools, limits: Limits) -> None:
@@ -270,6 +303,7 @@ class Session:
         prepared = await sandbox._prepare(code, self._tools if tools is None else tools, inputs, chosen, Journal())
         if isinstance(prepared, RunError):
             return ExecutionResult(error=prepared)
+        prepared.gate = Gate(sandbox._policy, prepared.journal)
         async with self._turn:
             if self._channel is None:
                 self._channel = await sandbox._open(GuestLimits(chosen.memory, None))
@@ -278,7 +312,7 @@ class Session:
             except BaseException:
                 self._drop()
                 raise
-            if result.error is not None and result.error.kind in ("limit", "died", "protocol"):
+            if result.error is not None and result.error.kind in ("limit", "died", "protocol", "paused"):
                 self._drop()
                 result.stderr += "The session's variables are gone; the next program starts anew.\n"
             return result
@@ -305,13 +339,14 @@ class _Prepared:
 
     def __init__(self, catalogue: Catalogue, journal: Journal, record: RunRecord, *, offline: bool = False) -> None:
         self._catalogue = catalogue
-        self._journal = journal
+        self.journal = journal
+        self.gate = Gate(None, journal)
         self._record = record
         self._offline = offline
 
     async def run(self, channel: Channel, limits: Limits, watch: Watch | None = None) -> ExecutionResult:
         record = self._record
-        if (reason := await self._journal.begin(record)) is not None:
+        if (reason := await self.journal.begin(record)) is not None:
             return ExecutionResult(error=RunError("ReplayDivergence", reason, kind="divergence", position=0))
         start = {
             "code": record.code,
@@ -327,11 +362,11 @@ class _Prepared:
         body = Encoder(parts.append).encode(start)
         dispatcher = Dispatcher(self._catalogue, _helpers(self._catalogue), limits.concurrency)
         try:
-            run = Run(channel, dispatcher, self._journal, limits, offline=self._offline, watch=watch)
+            run = Run(channel, dispatcher, self.journal, limits, gate=self.gate, offline=self._offline, watch=watch)
             result = await run.go(wire.Start(body), parts)
         finally:
             dispatcher.close()
-        record.events = self._journal.events
+        self.journal.write_to(record)
         result.record = record
         return result
 
@@ -410,6 +445,12 @@ def _limits(limits: Limits | None, default: Limits) -> Limits:
     if not isinstance(limits, Limits):
         raise ConfigurationError(f"limits must be Limits, not {type(limits).__name__}; write Limits(wall_time=5.0)")
     return limits
+
+
+def _policy(policy: Policy | None, default: Policy | None) -> Policy | None:
+    if policy is not None and not isinstance(policy, Policy):
+        raise ConfigurationError(f"policy must be a Policy, not {type(policy).__name__}; write Policy(ask('pay'))")
+    return default if policy is None else policy
 
 
 def _kernel_limits(limits: Limits) -> GuestLimits:

@@ -23,8 +23,10 @@ __all__ = [
 ]
 
 Schema = Mapping[str, Any]
+Known = dict[tuple[int, int], bool]
 
 _DEPTH = 6  # deeper structure says `Any`: a stub is read, not checked
+_TYPES = 2_000  # in one schema, past which the rest says `Any` too
 _LITERALS = 24
 _FIELDS = 60
 _SCALARS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
@@ -114,6 +116,7 @@ class TypeWriter:
         self.inline = inline
         self.definitions: dict[str, str] = {}
         self._refs: dict[tuple[int, str], str] = {}
+        self._left = _TYPES
         self._roots: list[Schema] = []  # keeps the roots alive: `_refs` knows them by id
 
     def write(self, schema: Any, name: str = "Value", *, root: Schema | None = None) -> str:
@@ -126,10 +129,12 @@ class TypeWriter:
         """
         root = schema if root is None else root
         self._roots.append(root)
+        self._left = _TYPES
         return self._text(schema, root, name, 0)
 
     def _text(self, schema: Any, root: Schema, name: str, depth: int) -> str:
-        if not isinstance(schema, Mapping) or depth > _DEPTH:
+        self._left -= 1
+        if not isinstance(schema, Mapping) or depth > _DEPTH or self._left < 0:
             return "Any"
         if isinstance(ref := schema.get("$ref"), str):
             return self._reference(ref, dereference(schema, root), root, name, depth)
@@ -312,13 +317,18 @@ def is_name(text: str) -> bool:
     return text.isidentifier() and not keyword.iskeyword(text)
 
 
-def problems(value: Any, schema: Any, *, root: Schema | None = None, path: str = "") -> Iterator[str]:
+def problems(
+    value: Any, schema: Any, *, root: Schema | None = None, path: str = "", known: Known | None = None
+) -> Iterator[str]:
     """What is wrong with plain data, one line per problem; nothing when it fits.
 
     Covers what tool schemas use: types, enum, const, required, properties, additionalProperties, items, anyOf, oneOf,
     allOf, bounds and lengths. A keyword it does not know rules nothing out; patterns are not run, for they could stall.
+    The other arguments are for the recursion; `known` says which parts fit which branches, or alternatives that nest
+    would take exponential time.
     """
     root = schema if root is None else root
+    known = {} if known is None else known
     schema = dereference(schema, root)
     if not isinstance(schema, Mapping):
         if schema is False:
@@ -326,9 +336,9 @@ def problems(value: Any, schema: Any, *, root: Schema | None = None, path: str =
         return
     label = path or "value"
     for branch in schema.get("allOf", ()):
-        yield from problems(value, branch, root=root, path=path)
+        yield from problems(value, branch, root=root, path=path, known=known)
     branches = schema.get("anyOf") or schema.get("oneOf")
-    if branches and all(next(problems(value, branch, root=root, path=path), None) for branch in branches):
+    if branches and not any(_fits(value, branch, root, known) for branch in branches):
         yield f"{label}: expected {shape({**schema, '$defs': root.get('$defs', {})})}, got {_kind(value)}"
         return
     if "enum" in schema and value not in schema["enum"]:
@@ -341,13 +351,21 @@ def problems(value: Any, schema: Any, *, root: Schema | None = None, path: str =
         return
     yield from _bounds(value, schema, label)
     if isinstance(value, Mapping):
-        yield from _object_problems(value, schema, root, path)
+        yield from _object_problems(value, schema, root, path, known)
     elif isinstance(value, list | tuple) and "items" in schema:
         for index, item in enumerate(value):
-            yield from problems(item, schema["items"], root=root, path=f"{path}[{index}]")
+            yield from problems(item, schema["items"], root=root, path=f"{path}[{index}]", known=known)
 
 
-def _object_problems(value: Mapping[Any, Any], schema: Schema, root: Schema, path: str) -> Iterator[str]:
+def _fits(value: Any, branch: Any, root: Schema, known: Known) -> bool:
+    key = (id(value), id(branch))  # both live as long as the check
+    if key not in known:
+        known[key] = True  # a branch that leads back to itself rules nothing out
+        known[key] = next(problems(value, branch, root=root, known=known), None) is None
+    return known[key]
+
+
+def _object_problems(value: Mapping[Any, Any], schema: Schema, root: Schema, path: str, known: Known) -> Iterator[str]:
     properties = schema.get("properties", {})
     prefix = f"{path}." if path else ""
     for name in schema.get("required", ()):
@@ -356,11 +374,11 @@ def _object_problems(value: Mapping[Any, Any], schema: Schema, root: Schema, pat
     extra = schema.get("additionalProperties", True)
     for name, item in value.items():
         if name in properties:
-            yield from problems(item, properties[name], root=root, path=f"{prefix}{name}")
+            yield from problems(item, properties[name], root=root, path=f"{prefix}{name}", known=known)
         elif extra is False:
             yield f"{prefix}{name}: unexpected"
         elif isinstance(extra, Mapping):
-            yield from problems(item, extra, root=root, path=f"{prefix}{name}")
+            yield from problems(item, extra, root=root, path=f"{prefix}{name}", known=known)
 
 
 def _bounds(value: Any, schema: Schema, label: str) -> Iterator[str]:

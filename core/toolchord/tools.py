@@ -10,6 +10,7 @@ import inspect
 import re
 import types
 import typing
+import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +20,17 @@ from pydantic import (
 )
 
 from toolchord.errors import InvalidArguments, RegistrationError
-from toolchord.models.tool_spec import CALLERS, RateLimit, ToolCapability, ToolMetadata, ToolSpec, open_to
+from toolchord.identity import current_call
+from toolchord.models.tool_spec import (
+    CALLERS,
+    Breaker,
+    RateLimit,
+    Retry,
+    ToolCapability,
+    ToolMetadata,
+    ToolSpec,
+    open_to,
+)
 from toolchord.models.validated_tool import ValidatedTool, short
 from toolchord.schema import TypeWriter, brief, parameter_list
 from toolchord.search import near
@@ -28,7 +39,9 @@ from toolchord_guest.values import Encoder, Unsupported
 
 __all__ = [
     "CALLERS",
+    "Breaker",
     "RateLimit",
+    "Retry",
     "Tool",
     "ToolCapability",
     "ToolMetadata",
@@ -41,7 +54,7 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Tool:
     """One callable tool. Made by `tool_from`.
 
@@ -50,6 +63,7 @@ class Tool:
         implementation: the object that was registered.
         aliases: other names it answers to: `GetSalesDataTool` is also ``get_sales_data``.
         list_field: the field that iteration goes over, when the declared result model is one list; else None.
+        compensate: undoes a call, given its arguments by name and what it gave; see `compensate`.
     """
 
     metadata: ToolMetadata
@@ -60,6 +74,7 @@ class Tool:
     _validate: Callable[[dict[str, Any]], dict[str, Any]] | None
     _run: Callable[[dict[str, Any]], Any]
     _load: Callable[[], Tool] | None = None
+    compensate: Callable[[dict[str, Any], Any], Any] | None = None
 
     def __repr__(self) -> str:
         return f"<Tool {self.full_name}({', '.join(self.parameter_texts())})>"
@@ -172,6 +187,25 @@ class Tool:
         value = tool.call(tool.validate(tool.bind((), arguments)))
         return waited(value) if inspect.isawaitable(value) else value
 
+    def gated(self, gate: Callable[[Tool, dict[str, Any]], Awaitable[None]]) -> Tool:
+        """This tool, whose calls run only after `gate` has let them pass.
+
+        Args:
+            gate: takes the tool and the validated arguments; raises to refuse the call, or to pause it (`CallPaused`).
+        """
+
+        async def run(arguments: dict[str, Any]) -> Any:
+            await gate(self, arguments)
+            value = self.call(arguments) if self.is_async else await asyncio.to_thread(self.call, arguments)
+            return await value if inspect.isawaitable(value) else value
+
+        return dataclasses.replace(
+            self,
+            metadata=self.metadata.model_copy(update={"is_async": True}),
+            _run=run,
+            _load=None if self._load is None else lambda: self.load().gated(gate),
+        )
+
     def invalid(self, wrong: Sequence[str]) -> InvalidArguments:
         """The error that says what is wrong with a call, one line for each problem, and how to call it instead."""
         shown = wrong if len(wrong) <= LINES else [*wrong[:LINES], f"… and {len(wrong) - LINES} more"]
@@ -185,6 +219,7 @@ def tool_from(
     name: str | None = None,
     namespace: str = "default",
     check: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    compensate: Callable[[dict[str, Any], Any], Any] | None = None,
     **metadata: Any,
 ) -> Tool:
     """Make a tool of a function, a bound method, a `ValidatedTool`, or any object with `execute(**kw)`.
@@ -195,6 +230,7 @@ def tool_from(
         namespace: the namespace.
         check: for adapters: takes the arguments by name and returns those to run with, instead of the check that is
             made of type hints or `argument_schema`. It raises pydantic's ValidationError where they don't fit.
+        compensate: a function that undoes a call; it gets the call's arguments by name and what the call gave.
         **metadata: fields of `ToolMetadata`, such as `description`, `tags`, `capabilities`, `allowed_callers`.
 
     Raises:
@@ -208,13 +244,22 @@ def tool_from(
             changed["namespace"] = namespace
         aliases = () if name else obj.aliases
         return dataclasses.replace(
-            obj, metadata=ToolMetadata(**changed), aliases=aliases, _validate=check or obj._validate
+            obj,
+            metadata=ToolMetadata(**changed),
+            aliases=aliases,
+            _validate=check or obj._validate,
+            compensate=compensate or obj.compensate,
         )
     instance = _instance(obj) if isinstance(obj, type) else obj
     if isinstance(instance, ValidatedTool) and type(instance).execute is ValidatedTool.execute:
+        if given.get("idempotency_key"):
+            raise RegistrationError("a ValidatedTool has no parameter for the key; read current_call().key in _execute")
         parts = from_validated(instance)
     else:
-        parts = from_callable(_entry(instance), given.get("argument_schema"))
+        entry = _entry(instance)
+        if key := given.get("idempotency_key"):
+            entry = keyed(entry, key)
+        parts = from_callable(entry, given.get("argument_schema"))
     own_name, own_aliases = _name_of(instance)
     chosen = name or own_name
     if not chosen:
@@ -228,7 +273,44 @@ def tool_from(
         _form=parts.form,
         _validate=check or parts.validate,
         _run=parts.run,
+        compensate=compensate,
     )
+
+
+def keyed(function: Callable[..., Any], parameter: str) -> Callable[..., Any]:
+    """The function without a parameter, which gets the idempotency key of the call that is served.
+
+    Outside of a run, where nothing is repeated, every call has a key of its own.
+
+    Raises:
+        RegistrationError: it has no such parameter.
+    """
+    signature = inspect.signature(function)
+    found = signature.parameters.get(parameter)
+    if found is None or found.kind not in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY):
+        raise RegistrationError(f"{function!r:.80} has no parameter {parameter!r} for the idempotency key")
+
+    def with_key(arguments: dict[str, Any]) -> dict[str, Any]:
+        call = current_call()
+        return {**arguments, parameter: uuid.uuid4().hex if call is None else call.key}
+
+    if inspect.iscoroutinefunction(function):
+
+        async def run_async(*args: Any, **arguments: Any) -> Any:
+            return await function(*args, **with_key(arguments))
+
+        run: Callable[..., Any] = run_async
+    else:
+
+        def run_sync(*args: Any, **arguments: Any) -> Any:
+            return function(*args, **with_key(arguments))
+
+        run = run_sync
+    run = functools.wraps(function)(run)
+    visible = [one for name, one in signature.parameters.items() if name != parameter]
+    run.__signature__ = signature.replace(parameters=visible)  # type: ignore[attr-defined]
+    run.__annotations__ = {name: hint for name, hint in function.__annotations__.items() if name != parameter}
+    return run
 
 
 def split_name(name: str | None, namespace: str) -> tuple[str | None, str]:

@@ -14,6 +14,7 @@ from langgraph.types import interrupt
 from pydantic import BaseModel, Discriminator, ValidatorFunctionWrapHandler, WrapValidator, create_model
 from typing_extensions import TypedDict
 
+from toolchord import ApprovalRequest, Decision
 from toolchord.errors import ConfigurationError
 from toolchord.results import shorten, shown
 from toolchord.search import near
@@ -120,6 +121,30 @@ def given(arguments: Mapping[str, Any]) -> str:
     """The arguments of a call, one in each line, as the end of a sentence."""
     lines = "".join(f"\n  {name} = {shorten(shown(value), 400)}" for name, value in arguments.items())
     return f":{lines}" if lines else "."
+
+
+def ask_for_policy(request: ApprovalRequest, call_id: str) -> Decision:
+    """Ask what a rule of a `Policy` wants to be asked; the answer as Toolchord's own.
+
+    Raises:
+        GraphInterrupt: nobody has answered yet.
+    """
+    question = {
+        "type": "tool_approval",
+        "tool_call_id": call_id,
+        "name": request.tool.rpartition(".")[2],
+        "args": request.arguments or {},
+        "description": str(request),
+        "allowed_decisions": list(DECISIONS),
+    }
+    match interrupt(question, response_schema=_decision(DECISIONS, None)):
+        case {"type": "edit", "edited_action": {"args": args}}:
+            return Decision.edit(args)
+        case {"type": "reject", **rest}:
+            return Decision.reject(str(rest.get("message") or ""))
+        case {"type": "respond", "message": message}:
+            return Decision.respond(message)
+    return Decision.approve()
 
 
 class Approve(TypedDict):

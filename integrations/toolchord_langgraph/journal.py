@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from langgraph.errors import GraphBubbleUp, is_invalid_resume
-from langgraph.types import interrupt
 
-from toolchord import CallIdentity, DurableJournal, JournalStore
+from toolchord import CallIdentity, Decision, DurableJournal
 from toolchord.durable import UnclearHandler
 from toolchord.errors import CallPaused, ConfigurationError
 from toolchord.identity import current
 from toolchord.journal import Outcome
+from toolchord.rows import Rows
 from toolchord_langgraph import private
 
 
@@ -28,6 +28,10 @@ class Host(Protocol):
 
     def shown(self, call: CallIdentity, outcome: Outcome) -> Any:
         """What the sub-task shows to those who stream the graph."""
+        ...
+
+    def ask(self, call: CallIdentity, reason: object) -> tuple[str, Decision] | None:
+        """Interrupt the graph for what a policy or a tool waits for; what was answered to which request."""
         ...
 
     def kept(self, call: CallIdentity) -> bytes | None:
@@ -46,14 +50,14 @@ class TaskJournal(DurableJournal):
     host: Host
 
     def __init__(
-        self, store: JournalStore, run: str, attempt: int, rows: Mapping[str, bytes], unclear: UnclearHandler
+        self, rows: Rows, attempt: int, stored: Mapping[str, bytes], unclear: UnclearHandler | None, repairs: str
     ) -> None:
-        super().__init__(store, run, attempt, rows, unclear)
-        self.kept = {int(key[5:]): data for key, data in rows.items() if key.startswith("kept/")}
+        super().__init__(rows, attempt, stored, unclear, repairs)
+        self.kept = {int(key[5:]): data for key, data in stored.items() if key.startswith("kept/")}
         """What else was kept with calls that have ended, by number."""
 
     def cut_off(self, number: int) -> int:
-        """How often a call has begun and left no outcome."""
+        """The attempt in which a call began and left no outcome."""
         return self._begun[number]
 
     async def call(self, call: CallIdentity, produce: Callable[[], Awaitable[Outcome]], *, repeatable: bool) -> Outcome:
@@ -65,7 +69,7 @@ class TaskJournal(DurableJournal):
         async def kept() -> Outcome:
             outcome = await produce()
             if (more := host.kept(call)) is not None:
-                await self._store.put(self.run, f"kept/{call.number}", more)
+                await self._rows.put(f"kept/{call.number}", more)
             return outcome
 
         async def run() -> Any:
@@ -77,7 +81,9 @@ class TaskJournal(DurableJournal):
                 except CallPaused as pause:
                     if isinstance(pause.reason, Exception):
                         raise pause.reason from None
-                    interrupt({"type": "call_paused", "reason": str(pause.reason), "tool": call.tool})
+                    answered = host.ask(call, pause.reason)
+                    if answered is not None:
+                        self.answer(*answered)
 
         def run_blocking() -> Any:
             return asyncio.run(run())
@@ -91,7 +97,7 @@ class TaskJournal(DurableJournal):
                 raise CallPaused(error) from None
             raise
         if call.number not in self._outcomes:  # the sub-task had ended in an earlier attempt
-            self._take(await self._store.load(self.run))
+            await self.read_again()
         if call.number not in self._outcomes:
             raise ConfigurationError(
                 f"the checkpointer remembers that {call.tool} (call {call.number}) has ended, but not what it gave; "

@@ -19,7 +19,7 @@ from langchain_core.tools import BaseTool
 from langgraph.prebuilt import ToolRuntime
 from langgraph.prebuilt.tool_node import ToolCallRequest
 
-from toolchord import Catalogue, CodeSandbox, Limits
+from toolchord import Catalogue, CodeSandbox, Limits, Policy
 from toolchord_langgraph.approvals import Approvals, Asked
 from toolchord_langgraph.code_tool import (
     CODE_NAME,
@@ -45,6 +45,7 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
             their ``extras["allowed_callers"]`` say otherwise.
         exclusive: the model sees the code tool alone.
         interrupt_on: tools whose calls inside of programs wait for a person, see `toolchord_langgraph.approvals`.
+        policy: rules for the calls of programs, see docs/policy.md; what they ask is an interrupt too.
         sandbox: where programs run; one of its own if None.
         limits: what a program may spend; the sandbox's own if None.
         code_name: the name of the code tool.
@@ -62,6 +63,7 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
         *,
         exclusive: bool = False,
         interrupt_on: Asked | None = None,
+        policy: Policy | None = None,
         sandbox: CodeSandbox | None = None,
         limits: Limits | None = None,
         code_name: str = CODE_NAME,
@@ -77,6 +79,7 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
         self._approvals = Approvals(interrupt_on)
         self._sandbox = sandbox or CodeSandbox(limits=limits)
         self._limits = limits
+        self._policy = policy
         self._max_chars = max_chars
         self._variables = variables
         self._catalogues: dict[tuple[int, ...], tuple[list[BaseTool], Catalogue, BaseTool]] = {}
@@ -139,6 +142,7 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
             handler,
             handler,
             self._approvals,
+            self._policy,
             self._limits,
             "messages",
             self._max_chars,

@@ -17,7 +17,7 @@ from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from toolchord import CodeSandbox, Limits
+from toolchord import CodeSandbox, Limits, Policy
 from toolchord.errors import ConfigurationError
 from toolchord_langgraph import fenced, private
 from toolchord_langgraph.approvals import Approvals, Asked
@@ -46,6 +46,7 @@ class CodeOrchestrator(ToolNode):
         fenced: a message without tool calls that holds a fenced block of Python is run too, for models that have no
             tool calling; the answer is a human message.
         interrupt_on: tools whose calls inside of programs wait for a person, see `toolchord_langgraph.approvals`.
+        policy: rules for the calls of programs, see docs/policy.md; what they ask is an interrupt too.
         sandbox: where programs run; one of its own if None.
         limits: what a program may spend; the sandbox's own if None.
         code_name: the name of the code tool.
@@ -66,6 +67,7 @@ class CodeOrchestrator(ToolNode):
         exclusive: bool = False,
         fenced: bool = False,
         interrupt_on: Asked | None = None,
+        policy: Policy | None = None,
         sandbox: CodeSandbox | None = None,
         limits: Limits | None = None,
         code_name: str = CODE_NAME,
@@ -88,6 +90,7 @@ class CodeOrchestrator(ToolNode):
             self._inner.run,
             self._inner.arun,
             approvals,
+            policy,
             limits,
             messages_key,
             max_chars,

@@ -24,14 +24,17 @@ from langgraph.types import Command, interrupt
 from pydantic import Discriminator, ValidationError
 
 from toolchord import (
+    ApprovalRequest,
     CallIdentity,
     CallRecord,
     Catalogue,
     CodeSandbox,
+    Decision,
     ExecutionResult,
     JournalStore,
     Limits,
     MemoryStore,
+    Policy,
     current_call,
 )
 from toolchord.errors import CallPaused
@@ -39,8 +42,8 @@ from toolchord.journal import Outcome
 from toolchord.results import Output as Printed
 from toolchord.results import shorten
 from toolchord_langchain.calls import Capture
-from toolchord_langgraph import private, streaming
-from toolchord_langgraph.approvals import Answered, Approvals, GiveUp, RejectedError, Repeat, Respond, given
+from toolchord_langgraph import approvals, private, streaming
+from toolchord_langgraph.approvals import Answered, Approvals, GiveUp, Repeat, Respond
 from toolchord_langgraph.journal import TaskJournal
 from toolchord_langgraph.store import CheckpointStore
 
@@ -62,6 +65,7 @@ class Frame:
         catalogue: what it may call.
         run, arun: take an inner call to its tool as the graph takes an ordinary one; the second in async graphs.
         approvals: asked before.
+        policy: the rules for its calls; the sandbox's own if None.
         limits: what it may spend.
         messages_key: where the state keeps its messages.
         max_chars: length of the answer to the model.
@@ -74,6 +78,7 @@ class Frame:
     run: Callable[[ToolCallRequest], Output]
     arun: Callable[[ToolCallRequest], Awaitable[Output]]
     approvals: Approvals
+    policy: Policy | None
     limits: Limits | None
     messages_key: str
     max_chars: int
@@ -93,7 +98,6 @@ class Program:
         self._attempt = ""
         self._kept: dict[int, Kept] = {}
         self._messages: dict[int, ToolMessage] = {}
-        self._answers: dict[int, Any] = {}
         self._records: dict[int, CallRecord] = {}
 
     async def go(self) -> Output:
@@ -123,6 +127,7 @@ class Program:
                 limits=self._limits(),
                 journal=journal,
                 watch=self._watch,
+                policy=self._frame.policy,
                 variables=streaming.left_in(self._messages_before()) if self._frame.variables else None,
             )
         finally:
@@ -185,10 +190,6 @@ class Program:
         """Run one inner call and give its value; see `toolchord_langchain.inbound.Runner`."""
         call = current_call()
         assert call is not None
-        if call.number in self._answers:
-            if isinstance(answer := self._answers.pop(call.number), RejectedError):
-                raise answer
-            return answer
         kept = self._kept[call.number] = Kept()
         config = private.bridged(get_config(), self._config, kept.writes.extend)
         capture = Captured(tool, config)
@@ -249,7 +250,7 @@ class Program:
                 return
         kept.commands.append(command)
 
-    async def _ask_what_became_of(self, call: CallIdentity) -> None:
+    async def _ask_what_became_of(self, call: CallIdentity) -> Decision | None:
         """A call that acts was cut off: only a person knows whether to repeat it."""
         name, args = call.tool.rpartition(".")[2], streaming.arguments(self._records[call.number])
         question = {
@@ -258,7 +259,7 @@ class Program:
             "name": name,
             "args": args,
             "description": f"It is not known whether this call took effect. Find out, then let it run again, or say "
-            f"what it gave. A program had called {name} in line {call.line}{given(args)}",
+            f"what it gave. A program had called {name} in line {call.line}{approvals.given(args)}",
             "allowed_decisions": ["repeat", "respond", "give_up"],
         }
         # A sub-task of its own: an approval that the call was given before must not be taken for this answer.
@@ -277,9 +278,17 @@ class Program:
             raise CallPaused(pause) from None
         match answer:
             case {"type": "respond", "message": message}:
-                self._answers[call.number] = message
+                return Decision.respond(message)
             case {"type": "give_up", **rest}:
-                self._answers[call.number] = RejectedError(str(rest.get("message") or "the call was given up"))
+                return Decision.reject(str(rest.get("message") or "it was given up"))
+        return None
+
+    def ask(self, call: CallIdentity, reason: object) -> tuple[str, Decision] | None:
+        """See `journal.Host`."""
+        if not isinstance(reason, ApprovalRequest):
+            interrupt({"type": "call_paused", "tool_call_id": self._inner_id(call), "reason": str(reason)})
+            return None
+        return reason.id, approvals.ask_for_policy(reason, self._inner_id(call))
 
     def _inner_id(self, call: CallIdentity) -> str:
         return f"{self._id}:{call.number}"

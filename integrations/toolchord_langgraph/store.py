@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from langgraph.checkpoint.base import CheckpointTuple
 
-from toolchord.durable import latest_attempt
 from toolchord.errors import ConfigurationError, JournalConflict
+from toolchord.rows import latest_attempt
 from toolchord_langgraph.private import Location
 
 _NAMESPACE = uuid.UUID("5f0f9d1e-6d0c-4b66-9a51-0d8e7e3c2a41")

@@ -160,3 +160,27 @@ def test_the_text_is_always_python_and_always_the_same(schema: Any) -> None:
         texts.append("\n".join([*writer.definitions.values(), f"x: {annotation}"]))
     assert texts[0] == texts[1]
     ast.parse(texts[0])
+
+
+def test_nested_alternatives_are_checked_in_time_that_grows_with_the_data() -> None:
+    """Either branch looks into all that is below; tried one after the other, 60 levels would take for ever."""
+    step = {"type": "object", "properties": {"below": {"$ref": "#/$defs/node"}, "kind": {}}, "required": ["kind"]}
+    branches = [
+        {**step, "properties": {**step["properties"], "kind": {"const": kind}}}  # type: ignore[dict-item]
+        for kind in ("a", "b", "c")
+    ]
+    schema = {"$ref": "#/$defs/node", "$defs": {"node": {"anyOf": [*branches, {"type": "integer"}]}}}
+    fits: object = 1
+    breaks: object = "one"
+    for _ in range(60):
+        fits, breaks = {"below": fits, "kind": "c"}, {"below": breaks, "kind": "c"}
+    assert list(problems(fits, schema)) == []
+    assert len(list(problems(breaks, schema))) == 1
+
+
+def test_a_schema_that_unfolds_without_end_is_written_with_one() -> None:
+    wide: dict[str, Any] = {"type": "object", "properties": {f"p{n}": {"$ref": "#"} for n in range(50)}}
+    assert "Any" in TypeWriter(inline=True).write(wide)
+    writer = TypeWriter()
+    for _ in range(3000):  # many small ones are no large one
+        assert writer.write({"type": "array", "items": {"type": "integer"}}) == "list[int]"

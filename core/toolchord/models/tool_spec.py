@@ -6,15 +6,15 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from toolchord.errors import ConfigurationError, RegistrationError
 from toolchord.schema import problems, recursive_ref, shape
 from toolchord.search import near
 
-__all__ = ["CALLERS", "RateLimit", "ToolCapability", "ToolMetadata", "ToolSpec", "open_to"]
+__all__ = ["CALLERS", "Breaker", "RateLimit", "Retry", "ToolCapability", "ToolMetadata", "ToolSpec", "open_to"]
 
 CALLERS = (
     "direct",
@@ -49,6 +49,26 @@ class RateLimit(BaseModel, extra="forbid", frozen=True):
 
     requests: int = Field(ge=1)
     period: float = Field(default=60.0, gt=0)
+
+
+class Retry(BaseModel, extra="forbid", frozen=True):
+    """A call that failed for a passing reason is made again, up to `attempts` times in all.
+
+    Passing are TimeoutError, ConnectionError, and errors with a true attribute `retryable`. The wait before a further
+    attempt doubles from `wait` seconds up to `longest`, and each is a random part of that (full jitter).
+    """
+
+    attempts: int = Field(default=3, ge=1, le=100)
+    wait: float = Field(default=0.2, ge=0)
+    longest: float = Field(default=10.0, ge=0)
+
+
+class Breaker(BaseModel, extra="forbid", frozen=True):
+    """After `failures` passing failures in a row, calls fail at once with CircuitOpen; after `rest` seconds one is let
+    through to see whether the tool is well again."""
+
+    failures: int = Field(default=5, ge=1)
+    rest: float = Field(default=30.0, gt=0)
 
 
 class _Described(BaseModel):
@@ -114,9 +134,16 @@ class ToolMetadata(_Described):
         examples: each a bare argument object, or ``{"input": {...}, "description": ..., "output": ...}``.
         allowed_callers: who may call it. None, the default, opens it to every local caller, direct and code.
             ``["direct"]`` closes it to programs; any other name opens it to them, see `open_to`.
-        timeout: seconds that one call may take.
-        concurrency_limit: how many calls may run at once.
-        rate_limit: how many calls may start per period.
+        timeout: seconds that one attempt at a call may take.
+        concurrency_limit: how many calls may run at once in this process, over all runs.
+        rate_limit: how many calls may start per period in this process, over all runs.
+        order: a name; calls of one run to tools that share it run one after another, in the program's order.
+        retry: when and how often a failed call is made again; for READ_ONLY and IDEMPOTENT tools only.
+        breaker: when a failing tool is left alone for a while.
+        replay: what a journal keeps of a result, for a run that goes on after a crash. ``"record"``: the result.
+            ``"rerun"``: its hash; the tool runs again and must give the same. ``"never"``: neither result nor
+            arguments; the tool runs again. The last two are for READ_ONLY and IDEMPOTENT tools only.
+        idempotency_key: the name of a parameter that the host fills with the call's key; programs don't see it.
         defer_loading: found by search only, not listed to the model.
         import_path: ``"package.module:attribute"`` of a deferred tool that is imported when it is first used.
         source, source_name: where an adapter took it from, such as ``"mcp"`` and the server's name.
@@ -128,6 +155,11 @@ class ToolMetadata(_Described):
     timeout: float | None = Field(default=None, gt=0)
     concurrency_limit: int | None = Field(default=None, ge=1)
     rate_limit: RateLimit | None = None
+    order: str | None = None
+    retry: Retry | None = None
+    breaker: Breaker | None = None
+    replay: Literal["record", "rerun", "never"] = "record"
+    idempotency_key: str | None = None
     import_path: str | None = None
     source: str | None = None
     source_name: str | None = None
@@ -141,6 +173,18 @@ class ToolMetadata(_Described):
                     name = field.removeprefix("supports_")
                     data["capabilities"] = {*(data.get("capabilities") or ()), ToolCapability(name)}
             super().__init__(**data)
+
+    @model_validator(mode="after")
+    def _repeated_only_if_harmless(self) -> Self:
+        repeats = [name for name, on in (("retry", self.retry), ("replay", self.replay != "record")) if on]
+        if repeats and not self.repeatable:
+            raise ValueError(f"{repeats[0]} runs the tool again; that needs the capability read_only or idempotent")
+        return self
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether running a call twice does no harm."""
+        return bool({ToolCapability.READ_ONLY, ToolCapability.IDEMPOTENT} & self.capabilities)
 
     @staticmethod
     def _error(message: str) -> ConfigurationError:

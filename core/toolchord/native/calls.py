@@ -17,9 +17,11 @@ from typing import Any, Literal
 from pydantic_core import PydanticSerializationError, to_json
 
 from toolchord.catalogue import Catalogue
-from toolchord.dispatch import Dispatcher, Prepared, Served, is_small
+from toolchord.dispatch import Dispatcher, Prepared, is_small
 from toolchord.errors import CallPaused, InvalidArguments, ToolCallError, ToolNotAvailable
+from toolchord.gate import Gate
 from toolchord.identity import CallIdentity, current
+from toolchord.journal import Journal, Outcome
 from toolchord.models.tool_spec import ToolCapability, ToolMetadata
 from toolchord.native.ledger import Ledger, NativeCall, digest_of
 from toolchord.results import shorten
@@ -233,10 +235,11 @@ class CallDesk:
         return None
 
     def _start(self, call: NativeCall, prepared: Prepared, asked: Asked) -> asyncio.Task[None]:
+        identity = CallIdentity(call.number, call.tool, call.digest, 0)
         context = contextvars.copy_context()
-        context.run(current.set, CallIdentity(call.number, call.tool, call.digest, 0))
+        context.run(current.set, identity)
         return self._tracked(
-            call, asyncio.get_running_loop().create_task(self._run(call, prepared, asked), context=context)
+            call, asyncio.get_running_loop().create_task(self._run(call, prepared, asked, identity), context=context)
         )
 
     def _tracked(self, call: NativeCall, task: asyncio.Task[None]) -> asyncio.Task[None]:
@@ -244,11 +247,11 @@ class CallDesk:
         task.add_done_callback(lambda done: self._running.pop(call.number, None))
         return task
 
-    async def _run(self, call: NativeCall, prepared: Prepared, asked: Asked) -> None:
+    async def _run(self, call: NativeCall, prepared: Prepared, asked: Asked, identity: CallIdentity) -> None:
         async with self._turn:
             started = time.monotonic()
             try:
-                served = await self._dispatcher.serve(prepared)
+                served = await self._dispatcher.serve(prepared, identity, Gate(None, Journal()), _nothing)
             except CallPaused as pause:
                 call.status, call.pause = "paused", pause
             else:
@@ -256,7 +259,7 @@ class CallDesk:
             call.duration = time.monotonic() - started
         self.ledger.write(call)
 
-    async def _settle(self, call: NativeCall, served: Served, prepared: Prepared, asked: Asked) -> None:
+    async def _settle(self, call: NativeCall, served: Outcome, prepared: Prepared, asked: Asked) -> None:
         decoder = Decoder()
         for part in served.parts:
             decoder.add(wire.Part(part.ref, part.kind, part.data))
@@ -307,6 +310,10 @@ class CallDesk:
             f"tool {asked.name!r} is not open to {asked.caller} calls (allowed_callers={callers}); {how}",
             tool=asked.name,
         )
+
+
+async def _nothing() -> None:
+    """The ledger has written the call down already."""
 
 
 def may_call(tool: ToolMetadata, *, by_code: bool) -> bool:

@@ -111,7 +111,7 @@ async def test_killed_in_the_middle_of_a_call_that_acts(
     ("said", "gave", "did"),
     [
         ({"type": "repeat"}, '"paid 199", "paid 5"', ["pay 199", "pay 5"]),
-        ({"type": "give_up", "message": "stop"}, "RejectedError", []),
+        ({"type": "give_up", "message": "stop"}, "CallDenied", []),
     ],
 )
 async def test_what_became_of_a_call_is_for_a_person_to_say(
