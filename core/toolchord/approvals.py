@@ -158,13 +158,29 @@ class Approvals:
 
         Returns:
             Whether it counts.
+
+        Raises:
+            ConfigurationError: it is no Decision, or edits an unclear call.
         """
+        checked(decision)
         rows = Rows(self._store, run)
         known = await rows.load()
         asked = known.get(f"ask/{request}")
-        if asked is None or not _is_open(known, _request(run, asked)):
+        if asked is None or not _is_open(known, open_request := _request(run, asked)):
             return False
+        checked(decision, open_request)
         return await rows.put(f"decision/{request}", msgspec.msgpack.encode(decision))
+
+
+def checked(decision: Decision, request: Request | None = None) -> None:
+    """Raise ConfigurationError if a decision is none, or does not fit what is asked."""
+    if not isinstance(decision, Decision):
+        raise ConfigurationError(f"an answer is a Decision, not {type(decision).__name__}; see Decision.approve")
+    if isinstance(request, Unclear) and decision.kind == "edit":
+        raise ConfigurationError(
+            "a call that may have taken effect can't be edited; approve runs it again as it was, respond says what "
+            "it gave, reject makes it fail"
+        )
 
 
 def _request(run: str, data: bytes) -> Request:

@@ -21,9 +21,9 @@ from typing import Self
 
 import msgspec
 
-from toolchord.approvals import ApprovalRequest, Decision, Request, Unclear
+from toolchord.approvals import ApprovalRequest, Decision, Request, Unclear, checked
 from toolchord.attempts import Attempt
-from toolchord.errors import CallPaused, JournalConflict, JournalUnreadable
+from toolchord.errors import CallPaused, ConfigurationError, JournalConflict, JournalUnreadable
 from toolchord.identity import CallIdentity
 from toolchord.journal import FORMAT, Answers, Event, Journal, Outcome, RunRecord, check_same, cleared, unclear
 from toolchord.rows import JournalStore, MemoryStore, Rows, latest_attempt, unpacked
@@ -105,9 +105,15 @@ class DurableJournal(Journal):
                 ``"journal"``.
 
         Raises:
+            ConfigurationError: a name that is none.
             JournalConflict: an earlier attempt is still going on, or another one was begun at this very moment.
             JournalUnreadable: the rows are not what was written.
         """
+        for name in (run, repairs or run):
+            if not isinstance(name, str) or not name or "\0" in name:
+                raise ConfigurationError(f"a run's name is text without null characters, not {name!r}")
+        if repairs == run:
+            raise ConfigurationError(f"the run {run!r} can't repair itself; give the new run a name of its own")
         rows = Rows(store, run, max_bytes)
         attempt, mine, stored = await _claim(rows)
         journal = cls(rows, attempt, stored, unclear, repairs)
@@ -121,6 +127,8 @@ class DurableJournal(Journal):
         names, name = [self.run], self._repairs
         while name and name not in names:
             names.append(name)
+            if not await store.load(name):
+                raise ConfigurationError(f"there is no run {name!r} to repair; what it did could happen twice")
             _, fenced, stored = await _claim(Rows(store, name), take_over=True)
             fenced.end()
             header = unpacked(name, stored["header"], _Header) if "header" in stored else None
@@ -216,7 +224,10 @@ class DurableJournal(Journal):
         if self._unclear is None:
             return await super().clear(call, request)
         decision = await self._unclear(call)
-        return None if decision is None else cleared(call, decision)
+        if decision is None:
+            return None
+        checked(decision, request)
+        return cleared(call, decision)
 
     async def keep(self, event: Event) -> None:
         """See `Journal.keep`."""

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from toolchord.approvals import ApprovalRequest, Decision, Request, Unclear
+from toolchord.approvals import ApprovalRequest, Decision, Request, Unclear, checked
 from toolchord.errors import CallPaused, ConfigurationError, ReplayDivergence
 from toolchord.identity import CallIdentity
 from toolchord_guest.values import Encoder
@@ -318,9 +318,11 @@ class Journal:
 
         A stale answer does nothing: one to a request that is not there, was answered, or has expired.
         """
+        checked(decision)
         asked = self.asked.get(request)
         if asked is None or request in self.decisions or _has_expired(asked):
             return False
+        checked(decision, asked)
         self.decisions[request] = decision
         return True
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from toolchord.errors import ConfigurationError, JournalConflict, MissingExtraError
 
 try:
-    from psycopg import AsyncConnection
+    from psycopg import AsyncConnection, OperationalError, ProgrammingError
     from psycopg_pool import AsyncConnectionPool
 except ImportError as error:
     raise MissingExtraError("PostgresStore", "postgres") from error
@@ -53,32 +55,49 @@ class PostgresStore:
 
     Everything is one statement under autocommit, so a pool behind pgbouncer will do. A store belongs to the event loop
     on which it was entered.
+
+    Raises:
+        ConfigurationError: on entering, if there is no connection; and where a store is used that is not open.
     """
 
     def __init__(self, database: str | AsyncConnectionPool[Any]) -> None:
-        self._own = isinstance(database, str)
+        self._own = database if isinstance(database, str) else None
         if isinstance(database, str):
             database = AsyncConnectionPool(database, min_size=1, max_size=4, open=False, kwargs={"autocommit": True})
         if not isinstance(database, AsyncConnectionPool):
             kind = type(database).__name__
             raise ConfigurationError(f"PostgresStore takes a connection string or an AsyncConnectionPool, not {kind}")
         self._pool: AsyncConnectionPool[AsyncConnection[Any]] = database
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> PostgresStore:
-        if self._own:
+        if self._own is not None:
+            try:  # a pool would go on trying
+                await (await AsyncConnection.connect(self._own)).close()
+            except (OperationalError, ProgrammingError) as error:
+                raise ConfigurationError(f"no connection to the journal's database: {error}") from error
             await self._pool.open(wait=True)
-        async with self._pool.connection() as connection, connection.transaction():
+        self._loop = asyncio.get_running_loop()
+        async with self._connection() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_ONE_AT_A_TIME,))
             await connection.execute(_SCHEMA)
         return self
 
+    def _connection(self) -> AbstractAsyncContextManager[AsyncConnection[Any]]:
+        if self._loop is None:
+            raise ConfigurationError("the store is not open: async with PostgresStore(...) as store")
+        if asyncio.get_running_loop() is not self._loop:
+            raise ConfigurationError("the store belongs to another event loop; open one on this loop")
+        return self._pool.connection()
+
     async def __aexit__(self, *error: object) -> None:
-        if self._own:
+        self._loop = None
+        if self._own is not None:
             await self._pool.close()
 
     async def load(self, run: str) -> Mapping[str, bytes]:
         """See `JournalStore`."""
-        async with self._pool.connection() as connection:
+        async with self._connection() as connection:
             found = await connection.execute(
                 "SELECT key, data FROM toolchord_journal WHERE run = %s", (run,), binary=True
             )
@@ -87,7 +106,7 @@ class PostgresStore:
     async def put(self, run: str, key: str, data: bytes, *, fence: int | None = None) -> bool:
         """See `JournalStore`."""
         row = {"run": run, "key": key, "data": data, "fence": fence}
-        async with self._pool.connection() as connection:
+        async with self._connection() as connection:
             if key.startswith("attempt/"):
                 row["attempt"] = int(key[8:])
                 return await self._claimed(connection, row)
@@ -117,6 +136,6 @@ class PostgresStore:
 
     async def delete(self, run: str) -> None:
         """See `JournalStore`."""
-        async with self._pool.connection() as connection, connection.transaction():
+        async with self._connection() as connection, connection.transaction():
             await connection.execute("DELETE FROM toolchord_journal WHERE run = %s", (run,))
             await connection.execute("DELETE FROM toolchord_run WHERE run = %s", (run,))

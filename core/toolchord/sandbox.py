@@ -193,6 +193,10 @@ class CodeSandbox:
         async with self._guest(chosen) as channel:
             return await _Prepared(self._catalogue(None), journal, record, offline=True).run(channel, chosen)
 
+    def catalogue(self) -> Catalogue:
+        """What a program may call when `execute` is given no tools, as it is now."""
+        return self._catalogue(None)
+
     def session(self, tools: Tools = None, limits: Limits | None = None) -> Session:
         """A sandbox for several programs that share their variables."""
         return Session(self, self._read_once(tools), _limits(limits, self.limits))

@@ -47,6 +47,7 @@ __all__ = [
     "ToolMetadata",
     "ToolSpec",
     "ValidatedTool",
+    "around",
     "is_plain",
     "open_to",
     "tool_from",
@@ -311,6 +312,22 @@ def keyed(function: Callable[..., Any], parameter: str) -> Callable[..., Any]:
     run.__signature__ = signature.replace(parameters=visible)  # type: ignore[attr-defined]
     run.__annotations__ = {name: hint for name, hint in function.__annotations__.items() if name != parameter}
     return run
+
+
+def around(tool: Tool, make: Callable[[Tool], Callable[[dict[str, Any]], Any]]) -> Tool:
+    """The same tool, whose calls are run by what `make` gives for it; for adapters that hold calls back or watch them.
+
+    That function takes the checked arguments. It is asynchronous if the tool is, and runs the call by ``tool.call``.
+    A deferred tool is still imported only when it is needed.
+    """
+    load = tool._load
+    if load is None:
+        return dataclasses.replace(tool, _run=make(tool))
+
+    def loaded() -> Tool:
+        return around(load(), make)
+
+    return dataclasses.replace(tool, _run=lambda arguments: loaded().call(arguments), _load=loaded)
 
 
 def split_name(name: str | None, namespace: str) -> tuple[str | None, str]:

@@ -524,14 +524,15 @@ def campaign(
         return Seed(number, f"{folder}/{number}.db" if where == "sqlite" else where, folder, careless=careless).go()
 
     began = time.monotonic()
+    pool = ThreadPoolExecutor(jobs)
     try:
-        with ThreadPoolExecutor(jobs) as pool:
-            for done, figures in enumerate(pool.map(one, seeds), 1):
-                total.add(figures)
-                if progress and (figures.wrong or not done % 20):
-                    said = f"{done} of {len(seeds)}, {time.monotonic() - began:.0f} s, {len(total.wrong)} wrong"
-                    print(said, *figures.wrong, sep="\n  ", file=sys.stderr, flush=True)
+        for done, figures in enumerate(pool.map(one, seeds), 1):
+            total.add(figures)
+            if progress and (figures.wrong or not done % 20):
+                said = f"{done} of {len(seeds)}, {time.monotonic() - began:.0f} s, {len(total.wrong)} wrong"
+                print(said, *figures.wrong, sep="\n  ", file=sys.stderr, flush=True)
     finally:
+        pool.shutdown(cancel_futures=True)  # an interrupted campaign ends with the seeds that are under way
         shutil.rmtree(folder, ignore_errors=True)
     return total
 

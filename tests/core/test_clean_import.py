@@ -12,8 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOREIGN = (
-    "langchain langchain_core langgraph llama_index anthropic openai mcp ray rich opentelemetry httpx requests".split()
-)
+    "langchain langchain_core langgraph llama_index anthropic openai mcp ray rich opentelemetry httpx psycopg "
+    "psycopg_pool requests"
+).split()
 
 SCRIPT = """
 import json, sys, importlib.util

@@ -28,7 +28,7 @@ from toolchord import (
     create_registry,
     current_call,
 )
-from toolchord.errors import JournalConflict
+from toolchord.errors import ConfigurationError, JournalConflict
 
 SANDBOX = CodeSandbox(limits=Limits(wall_time=30.0))
 
@@ -188,6 +188,8 @@ async def test_a_call_that_was_cut_off_is_unclear_to_the_repaired_program(store:
         assert journal.answer(request.id, Decision.respond("it had been paid"))
     else:
         assert await Approvals(store).pending("2") == [request]
+        with pytest.raises(ConfigurationError, match="can't be edited"):
+            await Approvals(store).answer("2", request.id, Decision.edit({"amount": 5}))
         assert await Approvals(store).answer("2", request.id, Decision.respond("it had been paid"))
         journal = await DurableJournal.open(store, "2")
     result = await execute(shop, "return await pay(2), await pay(1)", journal=journal)
@@ -213,6 +215,13 @@ async def test_the_run_that_is_repaired_can_not_go_on() -> None:
     with pytest.raises(JournalConflict):
         await execute(shop, "return await pay(1)", journal=old)
     assert shop.ran == []
+
+
+async def test_a_run_that_is_not_there_can_not_be_repaired() -> None:
+    store = MemoryStore()
+    with pytest.raises(ConfigurationError, match="no run 'one' to repair"):
+        await DurableJournal.open(store, "2", repairs="one")
+    assert await store.load("one") == {}
 
 
 async def test_chance_stays_as_it_was(store: MemoryStore | None) -> None:

@@ -218,6 +218,31 @@ async def test_a_pool_of_the_hosts_serves_too_and_stays_open(database: str) -> N
         PostgresStore(5)  # type: ignore[arg-type]
 
 
+async def test_what_a_database_can_not_do_is_told(database: str, tmp_path: Path) -> None:
+    for wrong in (f"host={tmp_path} user=nobody dbname=x", "this is no connection string"):
+        with pytest.raises(ConfigurationError, match="no connection"):
+            await PostgresStore(wrong).__aenter__()
+    store = PostgresStore(database)
+    with pytest.raises(ConfigurationError, match="not open"):
+        await store.load("r")
+    async with store:
+        with pytest.raises(ConfigurationError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, store.load("r"))
+    with pytest.raises(ConfigurationError, match="not open"):
+        await store.put("r", "k", b"")
+
+
+async def test_names_and_answers_that_are_none_are_told() -> None:
+    store = MemoryStore()
+    for name in ("", "a\0b", 5):
+        with pytest.raises(ConfigurationError, match="name"):
+            await DurableJournal.open(store, name)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="repair itself"):
+        await DurableJournal.open(store, "r", repairs="r")
+    with pytest.raises(ConfigurationError, match=r"Decision\.approve"):
+        await Approvals(store).answer("r", "1:a", True)  # type: ignore[arg-type]
+
+
 async def test_a_sealed_run_shows_nothing_and_takes_no_other_key(tmp_path: Path) -> None:
     def pay(to: str) -> str:
         """Pay."""

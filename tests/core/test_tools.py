@@ -7,6 +7,7 @@ import contextvars
 import functools
 import inspect
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -15,9 +16,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
+from toolchord import create_registry
 from toolchord.errors import ConfigurationError, InvalidArguments, RegistrationError
 from toolchord.registry import create_registry
-from toolchord.tools import Tool, ToolCapability, ToolMetadata, ToolSpec, ValidatedTool, is_plain, open_to, tool_from
+from toolchord.tools import (
+    Tool,
+    ToolCapability,
+    ToolMetadata,
+    ToolSpec,
+    ValidatedTool,
+    around,
+    is_plain,
+    open_to,
+    tool_from,
+)
 
 
 class Point(BaseModel):
@@ -648,3 +660,43 @@ async def test_a_gate_stands_before_a_tool_that_is_imported_later() -> None:
     [deferred] = registry.deferred()
     assert await deferred.gated(gate).execute(n=5) == 120
     assert asked == ["later"]
+
+
+async def test_a_tools_calls_can_be_run_by_somebody_else() -> None:
+    seen: list[Any] = []
+
+    def watched(tool: Tool) -> Callable[[dict[str, Any]], Any]:
+        def run(arguments: dict[str, Any]) -> Any:
+            seen.append((tool.full_name, arguments))
+            return tool.call(arguments)
+
+        return run
+
+    def twice(n: int, *more: int) -> int:
+        return 2 * n + sum(more)
+
+    tool = around(tool_from(twice, tags=["a"]), watched)
+    assert tool.call(tool.validate(tool.bind(["3", 4], {}))) == 10
+    assert tool.execute_sync(n=1) == 2
+    assert seen == [("default.twice", {"n": 3, "more": [4]}), ("default.twice", {"n": 1})]
+    assert tool.metadata.tags == {"a"}
+    assert tool.implementation is twice
+
+
+async def test_a_tool_that_is_not_imported_yet_is_run_by_somebody_else_once_it_is() -> None:
+    registry = create_registry()
+    registry.add(None, "sqrt", import_path="math:sqrt", defer_loading=True)
+    held: list[str] = []
+
+    def refusing(tool: Tool) -> Callable[[dict[str, Any]], Any]:
+        def run(arguments: dict[str, Any]) -> Any:
+            held.append(tool.full_name)
+            return "held"
+
+        return run
+
+    found = registry.find("sqrt")
+    assert found is not None
+    tool = around(found, refusing)
+    assert tool.load().call({"x": 4.0}) == tool.call({"x": 4.0}) == "held"
+    assert held == ["default.sqrt"] * 2

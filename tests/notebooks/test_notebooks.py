@@ -45,7 +45,7 @@ SAYS = {
         "the process ended with -9",
         "{'type': 'unclear_call',",
         "'args': {'symbol': 'ADBE', 'shares': 40}",
-        '"ADBE": "sold 40 at 26.64"}\n\norders: 4\n',
+        '"ADBE": "sold 40 at 26.64"}\n\norders: 4\n',  # sold once
         "text/html",
     ],
 }
@@ -75,7 +75,7 @@ def read(name: str) -> Any:
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)  # type: ignore[no-untyped-call]
 
 
-def run(notebook: Any, env: dict[str, str]) -> list[str]:
+def run(notebook: Any, env: dict[str, str]) -> str:
     """What a notebook puts out: texts, and the kinds of what is shown.
 
     Raises:
@@ -87,9 +87,11 @@ def run(notebook: Any, env: dict[str, str]) -> list[str]:
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert not [output for output in outputs if output.output_type == "error"]
     assert not [output.text for output in outputs if output.get("name") == "stderr"]
-    seen: list[str] = []
+    seen = ""
     for output in outputs:
-        seen += [output.text] if "text" in output else [*output.data, output.data.get("text/plain", "")]
+        seen += (
+            output.text if "text" in output else "\n".join(["", *output.data, output.data.get("text/plain", ""), ""])
+        )
     return seen
 
 
@@ -99,7 +101,7 @@ def test_every_notebook_has_something_to_say() -> None:
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_from_top_to_bottom(name: str, kernel_env: dict[str, str]) -> None:
-    seen = "\n".join(run(read(name), kernel_env))
+    seen = run(read(name), kernel_env)
     for said in SAYS[name]:
         assert said in seen
 
