@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from toolchord.approvals import ApprovalRequest, Approvals, Decision, Unclear
 from toolchord.catalogue import Catalogue, Exposed
+from toolchord.chat import Reply, TokenUsage, ToolRequest
+from toolchord.choice import Choice, choose
 from toolchord.compensation import compensate
 from toolchord.durable import DurableJournal
+from toolchord.extraction import extract_program
 from toolchord.identity import CallIdentity, call_cancelled, current_call
 from toolchord.journal import Journal, RunRecord
 from toolchord.limits import Limits
+from toolchord.observed import ShapeStore
+from toolchord.orchestrator import Attempt, OrchestratedRun, Orchestrator
 from toolchord.policy import Bounds, Policy, allow, ask, deny
 from toolchord.pool import IsolationReport
 from toolchord.prompt import format_tools_for_llm
@@ -20,6 +25,7 @@ from toolchord.registry import (
     register_tool,
     reset_registry,
 )
+from toolchord.resubmission import Resubmission
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
 from toolchord.rows import Codec, JournalStore, MemoryStore, SealedStore
 from toolchord.sandbox import CodeSandbox, Session
@@ -30,10 +36,12 @@ from toolchord.variables import Variables
 __all__ = [
     "ApprovalRequest",
     "Approvals",
+    "Attempt",
     "Bounds",
     "CallIdentity",
     "CallRecord",
     "Catalogue",
+    "Choice",
     "CodeSandbox",
     "Codec",
     "Decision",
@@ -45,18 +53,25 @@ __all__ = [
     "JournalStore",
     "Limits",
     "MemoryStore",
+    "OrchestratedRun",
+    "Orchestrator",
     "Output",
     "Policy",
+    "Reply",
+    "Resubmission",
     "RunError",
     "RunRecord",
     "SQLiteStore",
     "SealedStore",
     "Session",
+    "ShapeStore",
+    "TokenUsage",
     "Tool",
     "ToolCapability",
     "ToolInfo",
     "ToolMetadata",
     "ToolRegistry",
+    "ToolRequest",
     "ToolSpec",
     "Unclear",
     "Usage",
@@ -65,10 +80,12 @@ __all__ = [
     "allow",
     "ask",
     "call_cancelled",
+    "choose",
     "compensate",
     "create_registry",
     "current_call",
     "deny",
+    "extract_program",
     "format_tools_for_llm",
     "get_default_registry",
     "open_to",

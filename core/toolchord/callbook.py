@@ -12,7 +12,6 @@ from dataclasses import replace
 from toolchord.dispatch import Prepared
 from toolchord.journal import Outcome
 from toolchord.results import CallRecord
-from toolchord_guest.values import Decoder
 
 _BATCH = 512 << 10
 """Bytes of outcomes in one event."""
@@ -46,9 +45,7 @@ class Call:
         record.replayed = replayed
         record.held = outcome.held
         record.result_bytes = outcome.size if outcome.ok else 0
-        if not outcome.ok and not outcome.missing:
-            details = Decoder().decode(outcome.body)
-            record.error = (str(details["type"]), str(details["message"]))
+        record.error = outcome.error
         if record.status != "running":
             return False
         record.status = "ok" if outcome.ok else "error"

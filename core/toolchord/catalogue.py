@@ -104,6 +104,10 @@ class Catalogue:
         # Only now is it known what the tool says of its callers.
         return Exposed(exposed.identifier, tool) if open_to(tool.metadata, self.caller) else None
 
+    def spellings(self) -> Iterable[tuple[str, Exposed]]:
+        """Every name that `resolve` knows, with its tool."""
+        return self._index.items()
+
     def mapped(self, change: Callable[[Tool], Tool]) -> Catalogue:
         """The same tools, each as `change` gives it back: gated, for one."""
         changed = {exposed.tool: change(exposed.tool) for exposed in self.tools}

@@ -29,8 +29,9 @@ from toolchord.errors import (
 )
 from toolchord.gate import Gate
 from toolchord.identity import CallIdentity, current
-from toolchord.journal import Journal, Outcome, RecordedPart, Replay, check_same
+from toolchord.journal import Journal, Outcome, RecordedPart, check_same
 from toolchord.lanes import is_passing, lane_of, retried
+from toolchord.observed import ShapeStore
 from toolchord.redact import redact
 from toolchord.tools import Tool
 from toolchord_guest.values import Encoder, Unsupported
@@ -85,10 +86,14 @@ class Dispatcher:
         catalogue: the tools that the run may call, and nothing else.
         helpers: tools of the sandbox's own, such as search_tools, by name.
         threads: how many blocking tools may run at a time.
+        shapes: is told what tools give.
     """
 
-    def __init__(self, catalogue: Catalogue, helpers: Mapping[str, Tool], threads: int) -> None:
+    def __init__(
+        self, catalogue: Catalogue, helpers: Mapping[str, Tool], threads: int, shapes: ShapeStore | None = None
+    ) -> None:
         self._catalogue = catalogue
+        self._shapes = shapes
         self._helpers = helpers
         # A run has threads of its own: a tool that outlives its run takes none from the next one.
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="toolchord")
@@ -140,7 +145,7 @@ class Dispatcher:
                     return admitted
                 checked = admitted
             value = await self._laned(call.tool, checked, identity, begun)
-            return await self._encode(value, identity, call.tool.metadata.replay)
+            return await self._encode(value, identity, call.tool)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -156,6 +161,14 @@ class Dispatcher:
         number, digest, occurrence = identity.number, identity.digest, identity.occurrence
         return Outcome(number, digest, False, failed, occurrence=occurrence, ran=begun.yes, replay=replay)
 
+    async def direct(self, call: Prepared, identity: CallIdentity) -> Outcome:
+        """Run a call that no policy is about, and that is written down elsewhere or not at all; see `serve`."""
+
+        async def nothing() -> None:
+            pass
+
+        return await self.serve(call, identity, Gate(None, Journal()), nothing)
+
     async def again(self, call: Prepared, identity: CallIdentity, known: Outcome) -> Outcome:
         """A recorded outcome; if its value was not kept, the tool runs again, and must give the same where it is to.
 
@@ -165,10 +178,7 @@ class Dispatcher:
         if not known.missing:
             return known
 
-        async def nothing() -> None:
-            """Nothing is written ahead for a call that may be repeated."""
-
-        given = await self.serve(call, identity, Gate(None, Journal()), nothing)
+        given = await self.direct(call, identity)
         check_same(known, given)
         return given
 
@@ -216,20 +226,22 @@ class Dispatcher:
         finally:
             mine.ended.set()
 
-    async def _encode(self, value: Any, identity: CallIdentity, replay: Replay) -> Outcome:
+    async def _encode(self, value: Any, identity: CallIdentity, tool: Tool) -> Outcome:
         if is_small(value):
-            return self._written(value, identity, replay)
-        work = functools.partial(self._written, value, identity, replay)
+            return self._written(value, identity, tool)
+        work = functools.partial(self._written, value, identity, tool)
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    def _written(self, value: Any, identity: CallIdentity, replay: Replay) -> Outcome:
+    def _written(self, value: Any, identity: CallIdentity, tool: Tool) -> Outcome:
         parts: list[RecordedPart] = []
         # Numbered by the call, so that a tool that is run again writes the same bytes.
         refs = itertools.count(identity.number % (1 << 19) * _REFS + 1)
         encoder = Encoder(lambda p: parts.append(RecordedPart(p.ref, p.kind, p.data)), refs=refs)
         body = encoder.encode(value)
+        if self._shapes is not None and tool.name not in self._helpers:
+            self._shapes.observe(tool, value)
         number, digest, occurrence = identity.number, identity.digest, identity.occurrence
-        return Outcome(number, digest, True, body, parts, occurrence=occurrence, replay=replay)
+        return Outcome(number, digest, True, body, parts, occurrence=occurrence, replay=tool.metadata.replay)
 
     def _failed(self, name: str, error: BaseException) -> bytes:
         message = redact(_text(error))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class CallIdentity:
         key: an idempotency key: the same whenever this call of this run is made, another one for every other call.
             It is left out when identities are compared.
         ended: set when nobody waits for the call any more; see `call_cancelled`.
+        arguments: by parameter name, before they are checked; not to be changed.
     """
 
     number: int
@@ -29,6 +32,7 @@ class CallIdentity:
     occurrence: int = 1
     key: str = field(default="", compare=False)
     ended: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
+    arguments: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 current: ContextVar[CallIdentity | None] = ContextVar("toolchord_call", default=None)

@@ -22,7 +22,7 @@ import msgspec
 from toolchord.approvals import ApprovalRequest, Decision, Request, Unclear, checked
 from toolchord.errors import CallPaused, ConfigurationError, ReplayDivergence
 from toolchord.identity import CallIdentity
-from toolchord_guest.values import Encoder
+from toolchord_guest.values import Decoder, Encoder
 
 FORMAT = 1
 
@@ -67,6 +67,14 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     def size(self) -> int:
         """Bytes of the encoded value."""
         return len(self.body) + sum(len(part.data) for part in self.parts)
+
+    @property
+    def error(self) -> tuple[str, str] | None:
+        """Why it failed: the exception's type name and its message."""
+        if self.ok or self.missing:
+            return None
+        details = Decoder().decode(self.body)
+        return str(details["type"]), str(details["message"])
 
     def kept(self) -> Outcome:
         """What of it may be written down."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from toolchord.catalogue import Caller, Catalogue, Exposed, Source
 from toolchord.errors import ConfigurationError
 from toolchord.models.tool_spec import example_input
+from toolchord.observed import ShapeStore
 from toolchord.schema import TypeWriter, dereference, is_name, shape
 from toolchord.tools import Tool
 
@@ -26,6 +27,7 @@ Run a Python program in a sandbox and get back what it returns. The tools below 
 use asyncio.gather for calls that don't depend on each other. Work on the data in the program and `return` only what \
 you need: nothing else reaches you."""
 """What a model is told of writing programs."""
+_OBSERVED = "The result is not declared; its type is what was observed so far."
 _TYPESCRIPT = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
 
@@ -35,6 +37,7 @@ def format_tools_for_llm(
     caller: Caller = "sandbox",
     target: Literal["python", "anthropic", "javascript"] = "python",
     max_tokens: int | None = None,
+    shapes: ShapeStore | None = None,
 ) -> str:
     """Describe tools to a model that is going to write a program.
 
@@ -47,6 +50,7 @@ def format_tools_for_llm(
             (one dict, JSON text), ``"javascript"`` for OpenAI's programs (one object, parsed JSON).
         max_tokens: an approximate bound (four characters a token). To keep it, documentation is cut to its first line,
             then to names; a program asks `describe_tool` for the rest.
+        shapes: what was seen of results that are not declared; told as such. A prompt changes when it learns more.
 
     Raises:
         ConfigurationError: an unknown target.
@@ -61,29 +65,30 @@ def format_tools_for_llm(
     if not listed:
         return more or f"{mark} There are no tools."
     full: dict[str, Callable[[], str]] = {
-        "python": lambda: _python(catalogue, listed),
-        "anthropic": lambda: "\n\n".join(_anthropic(exposed.tool) for exposed in listed),
-        "javascript": lambda: "\n\n".join(_javascript(exposed.tool) for exposed in listed),
+        "python": lambda: _python(catalogue, listed, shapes),
+        "anthropic": lambda: "\n\n".join(_anthropic(exposed.tool, shapes) for exposed in listed),
+        "javascript": lambda: "\n\n".join(_javascript(exposed.tool, shapes) for exposed in listed),
     }
     budget = None if max_tokens is None else max_tokens * _CHARS_PER_TOKEN
     hint = " describe_tool(name) tells more." if target == "python" else ""
     text = _join(_HEADINGS[target], full[target](), more)
     if budget is None or len(text) <= budget:
         return text
-    lines = (_brief(catalogue, exposed, target) for exposed in listed)
+    lines = (_brief(catalogue, exposed, target, shapes) for exposed in listed)
     text = _join(_HEADINGS[target] + hint, "\n".join(lines), more)
     return text if len(text) <= budget else _names_only(catalogue, listed, target, mark, more, budget)
 
 
-def describe(exposed: Exposed, *, path: str | None = None) -> str:
+def describe(exposed: Exposed, *, path: str | None = None, shapes: ShapeStore | None = None) -> str:
     """Everything about one tool, as the Python stub that a program's author sees.
 
     Args:
         exposed: the tool.
         path: how a program writes it, `Catalogue.path`; its identifier when None.
+        shapes: what was seen of results that are not declared.
     """
     writer = TypeWriter()
-    stub = _stub(exposed, path or exposed.identifier, writer)
+    stub = _stub(exposed, path or exposed.identifier, writer, shapes)
     if path and "." in path:
         stub = f"class {path.rpartition('.')[0]}:\n{textwrap.indent(stub, '    ')}"
     return "\n\n".join([*writer.definitions.values(), stub])
@@ -110,12 +115,21 @@ def _written(catalogue: Catalogue, exposed: Exposed, target: str) -> str:
     return exposed.tool.name if target == "anthropic" else f"tools.{exposed.tool.name}"
 
 
-def _brief(catalogue: Catalogue, exposed: Exposed, target: str) -> str:
+def _returned(tool: Tool, shapes: ShapeStore | None) -> tuple[dict[str, Any] | None, bool]:
+    """The schema of a tool's result, and whether it was only observed."""
+    if tool.metadata.result_schema is not None or shapes is None:
+        return tool.metadata.result_schema, False
+    seen = shapes.shape(tool)
+    return seen or None, bool(seen)
+
+
+def _brief(catalogue: Catalogue, exposed: Exposed, target: str, shapes: ShapeStore | None) -> str:
     """One line: the signature and the first line of the documentation."""
     tool = exposed.tool
     first = tool.metadata.description.strip().partition("\n")[0][:200]
     written = _written(catalogue, exposed, target)
-    returns = tool.metadata.result_schema
+    returns, observed = _returned(tool, shapes)
+    first = f"(result as observed) {first}".strip() if observed else first
     if target == "javascript":
         result = _typescript(returns, returns or {})
         return f"{written}({_typescript_arguments(tool)}): Promise<{_cut(result)}>{f'  // {first}' if first else ''}"
@@ -130,13 +144,13 @@ def _cut(text: str, limit: int = 200) -> str:
     return text if len(text) <= limit else text[: limit - 2] + " …"
 
 
-def _python(catalogue: Catalogue, listed: Sequence[Exposed]) -> str:
+def _python(catalogue: Catalogue, listed: Sequence[Exposed], shapes: ShapeStore | None) -> str:
     writer = TypeWriter()
     bare: list[str] = []
     spaces: dict[str, list[str]] = {}
     for exposed in listed:
         path = catalogue.path(exposed)
-        stub = _stub(exposed, path, writer)
+        stub = _stub(exposed, path, writer, shapes)
         (spaces.setdefault(path.partition(".")[0], []) if "." in path else bare).append(stub)
     for space, stubs in spaces.items():
         body = textwrap.indent("\n\n".join(stubs), "    ")
@@ -144,13 +158,15 @@ def _python(catalogue: Catalogue, listed: Sequence[Exposed]) -> str:
     return "\n\n".join([*writer.definitions.values(), *bare])
 
 
-def _stub(exposed: Exposed, path: str, writer: TypeWriter) -> str:
+def _stub(exposed: Exposed, path: str, writer: TypeWriter, shapes: ShapeStore | None) -> str:
     tool = exposed.tool
     arguments = ", ".join(tool.parameter_texts(writer, exposed.identifier))
-    returns = "Any"
-    if (schema := tool.metadata.result_schema) is not None:
-        returns = writer.write(schema, f"{exposed.identifier}_result")
-    notes = []
+    returns, notes = "Any", []
+    schema, observed = _returned(tool, shapes)
+    if schema is not None:
+        returns = writer.write(schema, f"{exposed.identifier}_{'observed' if observed else 'result'}")
+    if observed:
+        notes.append(_OBSERVED)
     properties = (tool.metadata.argument_schema or {}).get("properties", {})
     if odd := [name for name in properties if not is_name(name)]:
         notes.append("Give as **{'name': value}: " + ", ".join(map(repr, odd)))
@@ -211,20 +227,20 @@ def _docstring(text: str) -> str:
     return textwrap.indent(body, "    ")
 
 
-def _anthropic(tool: Tool) -> str:
-    metadata = tool.metadata
+def _anthropic(tool: Tool, shapes: ShapeStore | None) -> str:
     given = "{" + ", ".join(tool.parameter_texts()) + "}"
     notes = [f"Takes: {given}"]
-    if metadata.result_schema is not None:
-        notes.append(f"json.loads of the result gives: {shape(metadata.result_schema)}")
+    returns, observed = _returned(tool, shapes)
+    if returns is not None:
+        notes.append(f"json.loads of the result {'gave so far' if observed else 'gives'}: {shape(returns)}")
     usage = _examples(tool, lambda given: f"data = json.loads(await {tool.name}({given!r}))", "#")
     return f"async def {tool.name}(arguments: dict) -> str:\n{_docstring(_documentation(tool, notes, usage))}"
 
 
-def _javascript(tool: Tool) -> str:
-    returns = tool.metadata.result_schema
+def _javascript(tool: Tool, shapes: ShapeStore | None) -> str:
+    returns, observed = _returned(tool, shapes)
     usage = _examples(tool, lambda given: f"await tools.{tool.name}({json.dumps(given, default=str)})", "//")
-    doc = _documentation(tool, [], usage).replace("*/", "* /")
+    doc = _documentation(tool, [_OBSERVED] if observed else [], usage).replace("*/", "* /")
     lines = "\n".join(f" * {line}".rstrip() for line in doc.splitlines())
     head = f"/**\n{lines}\n */\n" if doc else ""
     return f"{head}tools.{tool.name}({_typescript_arguments(tool)}): Promise<{_typescript(returns, returns or {})}>"

@@ -84,6 +84,7 @@ class RunError:
         limit: the field of Limits that was reached.
         path: where an unsupported value is.
         position: the journal's event at which a replay diverged.
+        hint: how to repair the program: what the value looked like, the nearest name, the smallest fix.
     """
 
     type: str
@@ -94,6 +95,7 @@ class RunError:
     limit: str | None = None
     path: str | None = None
     position: int | None = None
+    hint: str = ""
 
     def __str__(self) -> str:
         where = f" (line {self.line})" if self.line else ""
@@ -186,8 +188,9 @@ class ExecutionResult:
             sections.append(f"The program failed. {self.error}")
             if self.error.traceback:
                 sections.append(self.error.traceback.rstrip())
-            if self.calls:
-                sections.append("Calls that already happened (their effects remain):\n" + self._call_lines())
+            if hint := self.error.hint or _advice(self.error):
+                sections.append(hint)
+            sections.append(self._history())
         elif self.returned:
             sections.append(render(self.value))
         elif not self.stdout:
@@ -205,12 +208,22 @@ class ExecutionResult:
             share = max_chars
         return shorten("\n\n".join(shorten(section, share) for section in sections), max_chars)
 
+    def _history(self) -> str:
+        """What already ran, for the author of a repaired program."""
+        if self.calls:
+            return "Calls that already happened (their effects remain):\n" + self._call_lines()
+        if self.error is not None and self.error.kind in ("syntax", "refused") and not self.error.traceback:
+            return "Nothing ran: no tool was called."
+        return "No tool was called."
+
     def _call_lines(self) -> str:
         lines = []
         for call in self.calls[:20]:
             outcome = f"{call.error[0]}: {call.error[1]}" if call.error else call.status
             arguments = ", ".join(f"{name}={shorten(shown(value), 60)}" for name, value in call.arguments.items())
-            lines.append(f"- line {call.line}: {call.tool}({arguments}) -> {shorten(outcome, 200)}")
+            lines.append(
+                f"- line {call.line}: {call.tool.removeprefix('default.')}({arguments}) -> {shorten(outcome, 200)}"
+            )
         if len(self.calls) > 20:
             lines.append(f"- and {len(self.calls) - 20} more")
         return "\n".join(lines)
@@ -222,6 +235,27 @@ class ExecutionResult:
 
     def __str__(self) -> str:
         return self.for_model()
+
+
+_ADVICE = {
+    "wall_time": "do less in one program: fewer calls, or calls that run together with asyncio.gather",
+    "cpu_time": "look for a loop that does not end; else work on less data at a time",
+    "memory": "work on less data at a time, and keep only what is needed of each result",
+    "output": "print less, and return what is needed",
+    "result": "return less: a summary, or the items that matter",
+    "tool_calls": "make fewer calls: filter before calling, or use a tool that takes many at once",
+    "source": "pass data as inputs or get it from a tool, not as text in the program",
+}
+
+
+def _advice(error: RunError) -> str:
+    """How to repair what the guest itself could not explain."""
+    fix = _ADVICE.get(error.limit or "", "") if error.kind == "limit" else ""
+    if error.kind == "value":
+        fix = "return plain data: dicts, lists, text and numbers; list(...) of an iterator, dict(...) of an object"
+    elif error.kind == "deadlock":
+        fix = "wait only for what something will set or put: a call, a timer, another task"
+    return f"Fix: {fix}" if fix else ""
 
 
 def render(value: Any) -> str:

@@ -274,7 +274,8 @@ class Run:
             return self.end(RunError("LimitExceeded", f"memory: {message}", line, "limit", failure.traceback, "memory"))
         known = ("program", "syntax", "refused", "value", "deadlock")
         kind = failure.kind if failure.kind in known else "program"
-        self.end(RunError(failure.type, failure.message, line, kind, failure.traceback, path=failure.path or None))
+        path = failure.path or None
+        self.end(RunError(failure.type, failure.message, line, kind, failure.traceback, path=path, hint=failure.hint))
 
     # calls
 
@@ -292,7 +293,10 @@ class Run:
             call.task.add_done_callback(self._task_ended)
 
     def _identity(self, number: int, call: Call) -> CallIdentity:
-        made = CallIdentity(number, call.prepared.name, call.prepared.digest, call.record.line, call.occurrence)
+        prepared = call.prepared
+        made = CallIdentity(
+            number, prepared.name, prepared.digest, call.record.line, call.occurrence, arguments=prepared.arguments
+        )
         return replace(made, key=self._journal.key(made))
 
     async def _serve(self, identity: CallIdentity, call: Call) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
-import keyword
 from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -14,23 +12,21 @@ from typing import Any, Literal
 
 import msgspec
 
+from toolchord.callsites import stubs_of
 from toolchord.catalogue import Catalogue
 from toolchord.channel import Channel
-from toolchord.dispatch import Dispatcher, is_small
 from toolchord.errors import ConfigurationError, SandboxClosed
 from toolchord.gate import Gate
 from toolchord.journal import Journal, RunRecord
 from toolchord.limits import Limits
+from toolchord.observed import ShapeStore
 from toolchord.policy import Policy
 from toolchord.pool import GuestLimits, Isolation, IsolationReport, Pool
-from toolchord.prompt import describe
+from toolchord.preparation import MANY, Prepared, encoded, unreadable
 from toolchord.registry import ToolRegistry
 from toolchord.results import ExecutionResult, RunError, Watch
-from toolchord.run import Run
-from toolchord.tools import Tool, tool_from
+from toolchord.tools import Tool
 from toolchord.variables import Variables
-from toolchord_guest import wire
-from toolchord_guest.values import Encoder, Unsupported
 
 Tools = ToolRegistry | Catalogue | Tool | Mapping[str, Any] | Iterable[Any] | None
 Language = Literal["restricted", "unrestricted"]
@@ -48,6 +44,7 @@ class CodeSandbox:
         isolation: "auto" gives wall two in full or refuses; "process" is a separate process with limits and no
             boundary against hostile code.
         language: "restricted" is wall one; "unrestricted" drops it, to prove that wall two holds alone.
+        shapes: learns what tools give that declare no result; `format_tools_for_llm` and `describe_tool` tell it.
 
     Raises:
         ConfigurationError: arguments that make no sense.
@@ -64,6 +61,7 @@ class CodeSandbox:
         policy: Policy | None = None,
         isolation: Isolation = "auto",
         language: Language = "restricted",
+        shapes: ShapeStore | None = None,
     ) -> None:
         if isolation not in ("auto", "process"):
             raise ConfigurationError(f'isolation must be "auto" or "process", not {isolation!r}')
@@ -77,6 +75,7 @@ class CodeSandbox:
             )
         self.limits = _limits(limits, Limits())
         self._policy = _policy(policy, None)
+        self.shapes = shapes
         self._registry = registry
         self._tools: Tools = None
         self._tools = self._read_once(tools)
@@ -191,7 +190,7 @@ class CodeSandbox:
         journal = Journal(record.events, seed=record.seed, epoch=record.epoch)
         record = msgspec.structs.replace(record)
         async with self._guest(chosen) as channel:
-            return await _Prepared(self._catalogue(None), journal, record, offline=True).run(channel, chosen)
+            return await Prepared(self._catalogue(None), journal, record, None, offline=True).run(channel, chosen)
 
     def catalogue(self) -> Catalogue:
         """What a program may call when `execute` is given no tools, as it is now."""
@@ -242,19 +241,18 @@ class CodeSandbox:
         limits: Limits,
         journal: Journal,
         variables: Variables | None = None,
-    ) -> _Prepared | RunError:
+    ) -> Prepared | RunError:
         """All that a run needs but a guest, or why the program is not even handed to one."""
         catalogue = self._catalogue(tools)
-        encoded = await _encoded(inputs, catalogue)
-        refused = _unreadable(code, limits)
-        if refused is not None:
+        given = await encoded(inputs, catalogue)
+        if (refused := unreadable(code, limits)) is not None:
             return refused
-        record = RunRecord(
-            code, encoded, _stubs(catalogue), self._language, journal.seed, journal.epoch, journal.events
-        )
+        many = len(catalogue.tools) > MANY  # to look through thousands takes a while
+        stubs = await asyncio.to_thread(stubs_of, catalogue, code) if many else stubs_of(catalogue, code)
+        record = RunRecord(code, given, stubs, self._language, journal.seed, journal.epoch, journal.events)
         if variables is not None:
             record.variables, record.keep = variables.to_bytes(), limits.variables
-        return _Prepared(catalogue, journal, record)
+        return Prepared(catalogue, journal, record, self.shapes)
 
     async def _open(self, limits: GuestLimits) -> Channel:
         pool = self._pool
@@ -338,111 +336,6 @@ class Session:
         self.close()
 
 
-class _Prepared:
-    """A program with everything it needs but a guest."""
-
-    def __init__(self, catalogue: Catalogue, journal: Journal, record: RunRecord, *, offline: bool = False) -> None:
-        self._catalogue = catalogue
-        self.journal = journal
-        self.gate = Gate(None, journal)
-        self._record = record
-        self._offline = offline
-
-    async def run(self, channel: Channel, limits: Limits, watch: Watch | None = None) -> ExecutionResult:
-        record = self._record
-        if (reason := await self.journal.begin(record)) is not None:
-            return ExecutionResult(error=RunError("ReplayDivergence", reason, kind="divergence", position=0))
-        start = {
-            "code": record.code,
-            "inputs": record.inputs,
-            "tools": record.tools,
-            "builtin_tools": _HELPER_STUBS,
-            "seed": record.seed,
-            "epoch": record.epoch,
-            "variables": _left(record),
-            "keep": record.keep,
-        }
-        parts: list[wire.Part] = []
-        body = Encoder(parts.append).encode(start)
-        dispatcher = Dispatcher(self._catalogue, _helpers(self._catalogue), limits.concurrency)
-        try:
-            run = Run(channel, dispatcher, self.journal, limits, gate=self.gate, offline=self._offline, watch=watch)
-            result = await run.go(wire.Start(body), parts)
-        finally:
-            dispatcher.close()
-        self.journal.write_to(record)
-        result.record = record
-        return result
-
-
-def _left(record: RunRecord) -> dict[str, Any] | None:
-    """What an earlier program left, as a guest takes it."""
-    if not record.variables:
-        return None
-    variables = Variables.from_bytes(record.variables)
-    return {"data": variables.data, "definitions": variables.definitions}
-
-
-_HELPER_STUBS = [
-    {"name": "search_tools", "tool": "search_tools", "doc": "Find tools by words.", "async": True},
-    {"name": "describe_tool", "tool": "describe_tool", "doc": "A tool's full signature.", "async": True},
-]
-
-
-@functools.lru_cache(16)
-def _helpers(catalogue: Catalogue) -> dict[str, Tool]:
-    """The tools about tools, over one run's catalogue."""
-
-    def search_tools(query: str, limit: int = 5) -> list[dict[str, str]]:
-        found = catalogue.search(query, limit)
-        return [{"name": catalogue.path(e), "description": e.tool.metadata.description} for e in found]
-
-    def describe_tool(name: str) -> str:
-        exposed = catalogue.resolve(name)
-        return catalogue.explain(name) if exposed is None else describe(exposed, path=catalogue.path(exposed))
-
-    return {function.__name__: tool_from(function) for function in (search_tools, describe_tool)}
-
-
-def _stubs(catalogue: Catalogue) -> list[dict[str, Any]]:
-    """What a guest is told of its tools."""
-    named = {**catalogue.names}
-    for space, members in catalogue.namespaces.items():
-        registered = {e.tool.name: e for e in members.values() if e.tool.name.isidentifier()}
-        named.update({f"{space}.{name}": exposed for name, exposed in {**registered, **members}.items()})
-    return [
-        {
-            "name": name,
-            "tool": exposed.tool.full_name,
-            "doc": exposed.tool.metadata.description,
-            "async": exposed.tool.is_async,
-            "list_field": exposed.tool.list_field,
-        }
-        for name, exposed in named.items()
-    ]
-
-
-async def _encoded(inputs: Mapping[str, Any] | None, catalogue: Catalogue) -> bytes:
-    """The inputs as bytes; large ones are written in a thread, so that the event loop goes on."""
-    if inputs is not None and not isinstance(inputs, Mapping):
-        raise ConfigurationError(f"inputs must be a mapping of names to values, not {type(inputs).__name__}")
-    for name in inputs or ():
-        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name.startswith("__"):
-            raise ConfigurationError(f"inputs must have variable names, not {name!r}")
-        if name in catalogue.names or name in catalogue.namespaces:
-            raise ConfigurationError(f"the input {name!r} would hide the tool of that name; give it another one")
-    if is_small(inputs):
-        return _encode_inputs(inputs)
-    return await asyncio.to_thread(_encode_inputs, inputs)
-
-
-def _encode_inputs(inputs: Mapping[str, Any] | None) -> bytes:
-    try:
-        return Encoder().encode(dict(inputs or {}))
-    except Unsupported as error:
-        raise ConfigurationError(f"inputs{error.path[1:]}: {error.reason}") from None
-
-
 def _limits(limits: Limits | None, default: Limits) -> Limits:
     if limits is None:
         return default
@@ -459,17 +352,3 @@ def _policy(policy: Policy | None, default: Policy | None) -> Policy | None:
 
 def _kernel_limits(limits: Limits) -> GuestLimits:
     return GuestLimits(limits.memory, int(limits.cpu_time) + 2)
-
-
-def _unreadable(code: str, limits: Limits) -> RunError | None:
-    """Why a program's text is not even handed to a guest, or None."""
-    if not isinstance(code, str):
-        raise ConfigurationError(f"code must be str, not {type(code).__name__}")
-    try:
-        size = len(code.encode())
-    except UnicodeEncodeError:
-        return RunError("SyntaxError", "the program's text holds lone surrogates; send valid Unicode", kind="syntax")
-    if size <= limits.source:
-        return None
-    message = f"source: a program of {size:,} bytes; at most {limits.source:,} are read. Pass data as inputs."
-    return RunError("LimitExceeded", message, kind="limit", limit="source")

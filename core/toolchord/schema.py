@@ -14,6 +14,7 @@ __all__ = [
     "TypeWriter",
     "accepts_object",
     "dereference",
+    "final_keys",
     "identifier",
     "is_name",
     "parameter_list",
@@ -69,6 +70,29 @@ def dereference(schema: Any, root: Schema) -> Any:
                 target = target.get(part, {}) if isinstance(target, Mapping) else {}
         schema = {**target, **rest} if rest and isinstance(target, Mapping) else target
     return schema
+
+
+def final_keys(schema: Any, *, closed: bool, root: Schema | None = None, depth: int = 0) -> dict[str, Any] | None:
+    """The keys that a result can have: ``{"keys": {name: ...}}`` and ``{"items": ...}``; None where others may come.
+
+    Args:
+        schema: JSON Schema of the result.
+        closed: objects that say nothing of other keys have none; else only ``additionalProperties: false`` says so.
+    """
+    root = schema if root is None else root
+    schema = dereference(schema, root)
+    if not isinstance(schema, Mapping) or depth > _DEPTH or {"anyOf", "oneOf", "allOf"} & schema.keys():
+        return None
+    if schema.get("type") == "array" and "prefixItems" not in schema:
+        item = final_keys(schema.get("items"), closed=closed, root=root, depth=depth + 1)
+        return {"items": item} if item is not None else None
+    properties = schema.get("properties")
+    if schema.get("type") != "object" or not isinstance(properties, Mapping) or len(properties) > _FIELDS:
+        return None
+    if schema.get("additionalProperties", not closed) is not False or schema.get("patternProperties"):
+        return None
+    deeper = {name: final_keys(sub, closed=closed, root=root, depth=depth + 1) for name, sub in properties.items()}
+    return {"keys": deeper}
 
 
 def recursive_ref(schema: Schema) -> str | None:

@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 
 from toolchord.errors import RegistrationError
 from toolchord.models.validated_tool import ValidatedTool, model_of
-from toolchord.schema import accepts_object, problems
+from toolchord.schema import accepts_object, final_keys, problems
 
 _P = inspect.Parameter
 LINES = 10  # of one error message
@@ -61,6 +61,8 @@ class Parts:
     is_async: bool
     schemas: dict[str, Any]
     result: Any  # the declared result type
+    plain_types: bool = False  # types alone decide whether arguments fit
+    final_keys: dict[str, Any] | None = None  # of a result that the tool's own model makes
 
 
 class _JsonSchema(GenerateJsonSchema):
@@ -101,7 +103,12 @@ def from_validated(instance: ValidatedTool) -> Parts:
     parts = dataclasses.replace(inner, run=run_async if inner.is_async else run)
     if result is not None:
         schema = result.model_json_schema(mode="serialization", schema_generator=_JsonSchema)
-        parts = dataclasses.replace(parts, result=result, schemas={**parts.schemas, "result_schema": schema})
+        parts = dataclasses.replace(
+            parts,
+            result=result,
+            schemas={**parts.schemas, "result_schema": schema},
+            final_keys=_keys_of(result),
+        )
     model = model_of(cls, "Arguments")
     if model is None:
         return parts
@@ -114,7 +121,41 @@ def from_validated(instance: ValidatedTool) -> Parts:
         return {**{name: getattr(valid, name) for name in model.model_fields}, **(valid.model_extra or {})}
 
     schemas = {**parts.schemas, "argument_schema": schema}
-    return dataclasses.replace(parts, form=schema_form(schema), validate=validate, schemas=schemas)
+    plain = has_plain_types(model.__pydantic_core_schema__)
+    return dataclasses.replace(parts, form=schema_form(schema), validate=validate, schemas=schemas, plain_types=plain)
+
+
+def _keys_of(result: type[BaseModel]) -> dict[str, Any] | None:
+    """The keys of a result that its model makes: it crosses by its fields' names, whatever serialises them."""
+    if not has_plain_types(result.__pydantic_core_schema__):
+        return None
+    schema = result.model_json_schema(mode="validation", by_alias=False, schema_generator=_JsonSchema)
+    return final_keys(schema, closed=True)
+
+
+_PLAIN_TYPES = frozenset(
+    "any none bool int float decimal str bytes date time datetime timedelta literal enum list tuple set frozenset dict "
+    "nullable union tagged-union typed-dict typed-dict-field dataclass dataclass-args dataclass-field model "
+    "model-fields model-field default definitions definition-ref".split()
+)
+"""Of pydantic's core schemas, those that run no code of the tool's own."""
+
+_CHANGING = ("missing", "coerce_numbers_to_str", "from_attributes", "custom_init", "str_strip_whitespace")
+
+
+def has_plain_types(core_schema: Any) -> bool:
+    """Whether a pydantic schema checks by types alone: nothing of the tool's own changes what is given."""
+    stack = [core_schema]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Mapping):
+            kind = node.get("type")
+            if (isinstance(kind, str) and kind not in _PLAIN_TYPES) or any(map(node.get, _CHANGING)):
+                return False
+            stack.extend(value for key, value in node.items() if key not in ("metadata", "serialization"))
+        elif isinstance(node, list | tuple):
+            stack.extend(node)
+    return True
 
 
 def schema_form(schema: Mapping[str, Any]) -> Form:
@@ -146,7 +187,8 @@ def from_callable(function: Callable[..., Any], schema: dict[str, Any] | None) -
     is_async = inspect.iscoroutinefunction(_unwrapped(function))
     if schema is not None and all(p.kind is _P.VAR_KEYWORD for p in parameters):
         # The caller knows more about the arguments than the signature does: an adapter, most often.
-        return Parts(schema_form(schema), functools.partial(_checked, schema), run, is_async, schemas, result)
+        check = functools.partial(_checked, schema)
+        return Parts(schema_form(schema), check, run, is_async, schemas, result, plain_types=True)
     for p in parameters:
         if isinstance(p.default, FieldInfo):
             raise RegistrationError(f"parameter {p.name!r}: write Annotated[type, Field(...)] = default instead")
@@ -155,7 +197,8 @@ def from_callable(function: Callable[..., Any], schema: dict[str, Any] | None) -
     form = _signature_form(parameters, own_schema, hints)
     typed = any(p.name in hints for p in parameters)
     schemas["argument_schema"] = own_schema
-    return Parts(form, adapter.validate_python if typed else None, run, is_async, schemas, result)
+    plain = has_plain_types(adapter.core_schema)
+    return Parts(form, adapter.validate_python if typed else None, run, is_async, schemas, result, plain)
 
 
 def _unwrapped(function: Any) -> Any:

@@ -32,7 +32,7 @@ from toolchord.models.tool_spec import (
     open_to,
 )
 from toolchord.models.validated_tool import ValidatedTool, short
-from toolchord.schema import TypeWriter, brief, parameter_list
+from toolchord.schema import TypeWriter, brief, final_keys, parameter_list
 from toolchord.search import near
 from toolchord.signatures import LINES, Form, Misfit, from_callable, from_validated, list_field_of, schema_form
 from toolchord_guest.values import Encoder, Unsupported
@@ -65,6 +65,8 @@ class Tool:
         aliases: other names it answers to: `GetSalesDataTool` is also ``get_sales_data``.
         list_field: the field that iteration goes over, when the declared result model is one list; else None.
         compensate: undoes a call, given its arguments by name and what it gave; see `compensate`.
+        plain_types: nothing but the types in the argument schema decides whether an argument fits.
+        final_keys: the keys that its result can have, see `toolchord.schema.final_keys`; None if others may come.
     """
 
     metadata: ToolMetadata
@@ -76,6 +78,8 @@ class Tool:
     _run: Callable[[dict[str, Any]], Any]
     _load: Callable[[], Tool] | None = None
     compensate: Callable[[dict[str, Any], Any], Any] | None = None
+    plain_types: bool = False
+    final_keys: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"<Tool {self.full_name}({', '.join(self.parameter_texts())})>"
@@ -99,6 +103,16 @@ class Tool:
     def is_async(self) -> bool:
         """Whether `call` returns an awaitable."""
         return self.metadata.is_async
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it is imported already."""
+        return self._load is None
+
+    @property
+    def form(self) -> Form:
+        """How arguments reach it."""
+        return self._form
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -250,6 +264,8 @@ def tool_from(
             aliases=aliases,
             _validate=check or obj._validate,
             compensate=compensate or obj.compensate,
+            plain_types=obj.plain_types and check is None and "argument_schema" not in metadata,
+            final_keys=_declared_keys(metadata, obj.final_keys),
         )
     instance = _instance(obj) if isinstance(obj, type) else obj
     if isinstance(instance, ValidatedTool) and type(instance).execute is ValidatedTool.execute:
@@ -263,6 +279,7 @@ def tool_from(
         parts = from_callable(entry, given.get("argument_schema"))
     own_name, own_aliases = _name_of(instance)
     chosen = name or own_name
+    own = given.get("argument_schema", parts.schemas.get("argument_schema"))
     if not chosen:
         raise RegistrationError(f"{obj!r:.80} has no name of its own; pass name=")
     seen = {**parts.schemas, "description": inspect.getdoc(_documented(instance)) or ""}
@@ -275,6 +292,8 @@ def tool_from(
         _validate=check or parts.validate,
         _run=parts.run,
         compensate=compensate,
+        plain_types=parts.plain_types and check is None and parts.schemas.get("argument_schema") in (None, own),
+        final_keys=_declared_keys(given, parts.final_keys),
     )
 
 
@@ -328,6 +347,12 @@ def around(tool: Tool, make: Callable[[Tool], Callable[[dict[str, Any]], Any]]) 
         return around(load(), make)
 
     return dataclasses.replace(tool, _run=lambda arguments: loaded().call(arguments), _load=loaded)
+
+
+def _declared_keys(metadata: Mapping[str, Any], made: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The keys of a result: as the tool's model makes it, else as a schema says that somebody wrote for it."""
+    schema = metadata.get("result_schema")
+    return made if made is not None or schema is None else final_keys(schema, closed=False)
 
 
 def split_name(name: str | None, namespace: str) -> tuple[str | None, str]:

@@ -396,14 +396,17 @@ def format_error(error: BaseException | None, limit: int = 12) -> str:
         return "NoneType: None\n"
     summary = traceback.TracebackException.from_exception(error, limit=-200, compact=True)
     seen: set[int] = set()
-    layer: traceback.TracebackException | None = summary
-    while layer is not None and id(layer) not in seen:
+    layers: list[traceback.TracebackException | None] = [summary]
+    while layers:
+        layer = layers.pop()
+        if layer is None or id(layer) in seen:
+            continue
         seen.add(id(layer))
         frames = [frame for frame in layer.stack if frame.filename.startswith(FILENAME) and frame.lineno]
         for frame in frames:
             frame.name = "program" if frame.name == "<main>" else frame.name
         layer.stack[:] = frames[-limit:]
-        layer = layer.__cause__ or layer.__context__
+        layers += [layer.__cause__, layer.__context__, *(layer.exceptions or ())]
     return "".join(summary.format(chain=True))
 
 

@@ -23,6 +23,11 @@ class Record(dict):  # type: ignore[type-arg]
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
 
+    def __missing__(self, key: Any) -> Any:
+        error: Any = KeyError(key)
+        error.obj = self  # so that the error's explanation can say which keys there are
+        raise error
+
     def copy(self) -> Record:
         return Record(self)
 

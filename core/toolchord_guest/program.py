@@ -9,7 +9,7 @@ import __future__
 
 import ast
 import textwrap
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
@@ -40,15 +40,20 @@ def compile_program(
     tools: Container[str],
     policy: Policy | None,
     modules: Mapping[str, Collection[str]],
+    examine: Callable[[ast.Module], Exception | None] | None = None,
     keep: bool = False,
 ) -> Compiled:
-    """Compile a program; SyntaxError, `language.Refusal`, RecursionError or MemoryError if that can't be done.
+    """Compile a program.
 
-    With `keep`, the text of its definitions is kept too.
+    `examine` looks at it as it was written; what it returns is raised, unless the program can't be compiled. With
+    `keep`, the text of its definitions is kept too.
+
+    Raises SyntaxError, `language.Refusal`, RecursionError or MemoryError if it can't be compiled.
     """
-    tree = _parse(source, filename)
+    tree = parse(source, filename)
     _check_top_level(tree, filename)
     features = _future_features(tree)
+    problem = examine(tree) if examine is not None else None  # before the policy rewrites the tree
     defined = definitions(tree.body) if keep else {}
     if policy is not None:
         tree = policy.judge(tree)
@@ -68,10 +73,13 @@ def compile_program(
     main = maker(name=MAIN, args=arguments, body=body, decorator_list=[], **type_params)
     module = ast.fix_missing_locations(ast.Module(body=[main], type_ignores=[]))
     code = compile(module, filename, "exec", flags=features, dont_inherit=True)
+    if problem is not None:
+        raise problem
     return Compiled(code, is_async, assigned, captures, sync_style, defined)
 
 
-def _parse(source: str, filename: str) -> ast.Module:
+def parse(source: str, filename: str) -> ast.Module:
+    """The tree of a program as it was written."""
     source = source.removeprefix("\ufeff")  # as CPython does with a file
     try:
         return ast.parse(source, filename)

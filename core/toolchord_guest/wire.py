@@ -65,7 +65,8 @@ class Wait(Frame, tag=4, frozen=True):
 class Failure(Frame, frozen=True):
     """What ended a program, in plain words.
 
-    kind: program, syntax, refused, value, memory, deadlock. `line` counts from 1, 0 is unknown.
+    kind: program, syntax, refused, value, memory, deadlock. `line` counts from 1, 0 is unknown. `hint` says how to
+    repair it.
     """
 
     kind: str
@@ -74,6 +75,7 @@ class Failure(Frame, frozen=True):
     line: int
     traceback: str
     path: str = ""
+    hint: str = ""
 
 
 class Done(Frame, tag=5, frozen=True):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import datetime
@@ -15,10 +16,13 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from toolchord_guest import builtins as names
-from toolchord_guest import calls, guards, keeping, modules, stdlib, threads, wire
+from toolchord_guest import calls, guards, keeping, modules, preflight, stdlib, threads, wire
 from toolchord_guest.calls import FILENAME, Namespace, PendingCall, ToolFunction
 from toolchord_guest.confine import SOCKET
+from toolchord_guest.explain import explain, explain_syntax
 from toolchord_guest.hub import Deadlock, Future, Hub, Task
 from toolchord_guest.language import Policy, Refusal
 from toolchord_guest.link import Clock, Link, Record
@@ -93,8 +97,9 @@ class Guest:
         modules.seed(start["seed"])
         sys.stdout, sys.stderr = Stream(self.link, "stdout"), Stream(self.link, "stderr")
         try:
-            compiled = self._compile(start, filename)
-            self._expose(start)
+            inputs = Decoder(record=Record, named=True).decode(start["inputs"])
+            compiled = self._compile(start, filename, inputs)
+            self._expose(start, inputs)
             self._restore(start)
             self.definitions |= compiled.definitions
             value, returned = self._execute(compiled)
@@ -102,6 +107,7 @@ class Guest:
             return wire.Done(self.link.encode(value, calls.settled), None, returned)
         except BaseException as error:
             failure = _failure(error, filename)
+            failure = msgspec.structs.replace(failure, hint=_hint(error, failure, start, filename))
             if failure.kind == "program":
                 with contextlib.suppress(Exception):
                     self._keep(start)
@@ -109,15 +115,39 @@ class Guest:
                 self._cancel_tasks()
             return wire.Done(b"", failure, False)
 
-    def _compile(self, start: dict[str, Any], filename: str) -> Compiled:
+    def _compile(self, start: dict[str, Any], filename: str, inputs: dict[str, Any]) -> Compiled:
         source = start["code"]
         guards.remember_source(filename, source)
         guards.State.defined = self.policy_names
         policy = None if self.unrestricted else Policy(self.listing, self.policy_names)
-        roots = {stub["name"].partition(".")[0] for stub in start["tools"]} | {"call_tool"}
-        return compile_program(source, filename=filename, tools=roots, policy=policy, modules=self.listing,
+        roots = {stub["name"].partition(".")[0] for stub in start["tools"] if "closed" not in stub} | {"call_tool"}
+        own = {name for name, thing in self.globals.items() if self.exposed.get(name) is not thing}
+        left = start["variables"] or {"data": {}, "definitions": {}}
+        own |= left["data"].keys() | left["definitions"].keys()
+
+        def examine(tree: ast.Module) -> preflight.Misuse | None:
+            try:
+                return preflight.examine(
+                    tree,
+                    text=source,
+                    tools=start["tools"],
+                    helpers=start["builtin_tools"],
+                    known={*self.builtins, "call_tool", "__name__"},
+                    hidden=own | inputs.keys(),
+                    modules=self.listing,
+                )
+            except (RecursionError, MemoryError):  # a program too deep to be looked at may still run
+                return None
+
+        return compile_program(
+            source,
+            filename=filename,
+            tools=roots,
+            policy=policy,
+            modules=self.listing,
+            examine=None if policy is None else examine,  # wall two is proved with hostile programs as they are
             keep=bool(start["keep"]),
-        )  # fmt: skip
+        )
 
     def _restore(self, start: dict[str, Any]) -> None:
         """Bring back what an earlier program left; its names come after the tools', as in a session."""
@@ -154,10 +184,10 @@ class Guest:
             kept = keeping.keep(self.globals, self.definitions, hidden, start["keep"])
             self.link.send(wire.Kept(self.link.encode(kept)))
 
-    def _expose(self, start: dict[str, Any]) -> None:
+    def _expose(self, start: dict[str, Any], inputs: dict[str, Any]) -> None:
         """Bind the tools and the inputs; what the program assigned before keeps its place in a session."""
         hub = self.hub
-        tools = {stub["name"]: ToolFunction(hub, stub) for stub in start["tools"]}
+        tools = {stub["name"]: ToolFunction(hub, stub) for stub in start["tools"] if "closed" not in stub}
         for name, exposed in self.exposed.items():
             if self.globals.get(name) is exposed:
                 del self.globals[name]
@@ -175,7 +205,7 @@ class Guest:
             self.globals.setdefault(stub["name"], ToolFunction(hub, stub))
         self.globals["call_tool"] = _dispatcher(hub, start["tools"])
         self.exposed = {name: thing for name, thing in self.globals.items() if name not in own}
-        self.globals.update(Decoder(record=Record, named=True).decode(start["inputs"]))
+        self.globals.update(inputs)
 
     def _execute(self, compiled: Compiled) -> tuple[Any, bool]:
         """The program's value, and whether it gave one."""
@@ -224,6 +254,7 @@ class Guest:
 
 def _dispatcher(hub: Hub, stubs: list[dict[str, Any]]) -> ToolFunction:
     """`call_tool(name, ...)`: any tool by its registered name."""
+    stubs = [stub for stub in stubs if "closed" not in stub]
     known = {stub["tool"]: stub for stub in reversed(stubs)} | {stub["name"]: stub for stub in stubs}
 
     def start(args: tuple[Any, ...], kwargs: dict[str, Any]) -> PendingCall:
@@ -249,6 +280,8 @@ def _failure(error: BaseException, filename: str) -> wire.Failure:
             kind, name, line, message = "refused", "ProgramRefused", error.line, error.reason
         case guards.ProgramRefused():
             kind = "refused"
+        case preflight.Misuse():
+            kind, name, line = "refused", error.type, error.line
         case SyntaxError() if not error.__traceback__ or _is_compile_time(error, filename):
             kind, line, message = "syntax", error.lineno or 0, error.msg or "invalid syntax"
         case Unsupported():
@@ -264,6 +297,18 @@ def _failure(error: BaseException, filename: str) -> wire.Failure:
     except BaseException:
         trace = ""
     return wire.Failure(kind, name, message[:20_000], line, _clean(trace[-20_000:]), path)
+
+
+def _hint(error: BaseException, failure: wire.Failure, start: dict[str, Any], filename: str) -> str:
+    """How to repair the program; an explanation must never be what fails."""
+    try:
+        if failure.kind == "syntax" and isinstance(error, SyntaxError):
+            return _clean(explain_syntax(error, start["code"]))
+        if failure.kind == "program":
+            return _clean(explain(error, start["code"], filename, [stub["name"] for stub in start["tools"]]))
+    except BaseException:
+        pass
+    return ""
 
 
 def _is_compile_time(error: SyntaxError, filename: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import hashlib
 import uuid
@@ -15,11 +16,11 @@ from typing import Annotated, Any, TypeAlias
 from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.config import get_config
-from langgraph.errors import GraphBubbleUp, GraphInterrupt, is_invalid_resume
+from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand, is_invalid_resume
 from langgraph.prebuilt import ToolRuntime
-from langgraph.prebuilt.tool_node import ToolCallRequest, ToolInvocationError
+from langgraph.prebuilt.tool_node import ToolCallRequest, ToolInvocationError, msg_content_output
 from langgraph.types import Command, interrupt
 from pydantic import Discriminator, ValidationError
 
@@ -51,8 +52,6 @@ Output: TypeAlias = "ToolMessage | Command[Any] | list[ToolMessage | Command[Any
 
 _SHOWN = 2_000
 """Characters of an inner call's result that streams show."""
-
-_serde = JsonPlusSerializer()
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,7 @@ class Program:
         self._kept: dict[int, Kept] = {}
         self._messages: dict[int, ToolMessage] = {}
         self._records: dict[int, CallRecord] = {}
+        self._serde: SerializerProtocol
 
     async def go(self) -> Output:
         """Run it to its end, or to where it waits for a person.
@@ -109,15 +109,18 @@ class Program:
         """
         info = self._runtime.execution_info
         place = private.location(self._config, info.checkpoint_id if info else None)
-        if place is None:  # nothing can be answered later, and what langgraph remembers of sub-tasks is not asked for
+        store: JournalStore
+        if place is not None:
+            store, self._serde = CheckpointStore(place, blocking=self.blocking), place.saver.serde
+        else:  # nothing can be answered later, and what langgraph remembers of sub-tasks is not asked for
             self._attempt = uuid.uuid4().hex
-        store: JournalStore = CheckpointStore(place, blocking=self.blocking) if place else _memory.of(self._run)
+            store = self._serde = _memory.of(self._run) if private.can_call(self._config) else _LocalStore()
         self._tell = streaming.watcher(self._runtime, self._id)
         journal = await TaskJournal.open(store, self._run, unclear=self._ask_what_became_of)
         journal.host = self
         self._journal = journal
         for number, data in sorted(journal.kept.items()):
-            self._kept[number] = Kept.read(data)
+            self._kept[number] = Kept.read(data, self._serde)
             private.sends(self._config, self._kept[number].writes)
         token = _current.set(self)
         try:
@@ -175,14 +178,14 @@ class Program:
         status = "success" if outcome.ok else "error"
         name = call.tool.rpartition(".")[2]
         made = self._messages.get(call.number)
-        text = "" if made is None else shorten(str(made.text), _SHOWN)
-        message = ToolMessage(text, name=name, tool_call_id=self._inner_id(call), status=status)
+        text = ": ".join(outcome.error) if outcome.error else str(made.text) if made is not None else ""
+        message = ToolMessage(shorten(text, _SHOWN), name=name, tool_call_id=self._inner_id(call), status=status)
         return {self._frame.messages_key: [message]}
 
     def kept(self, call: CallIdentity) -> bytes | None:
         """See `journal.Host`."""
         kept = self._kept.get(call.number)
-        return None if kept is None else kept.written()
+        return None if kept is None else kept.written(self._serde)
 
     # a call
 
@@ -194,7 +197,7 @@ class Program:
         config = private.bridged(get_config(), self._config, kept.writes.extend)
         capture = Captured(tool, config)
         state = self._runtime.state
-        if any(one.writes for one in self._kept.values()):
+        if any(one.writes for one in list(self._kept.values())):  # calls of a sync graph are threads
             state = private.current_state(self._config, state)
         runtime = dataclasses.replace(self._runtime, state=state, tool_call_id=self._inner_id(call), config=config)
         made = ToolCall(name=tool.name, args=request["args"], id=self._inner_id(call), type="tool_call")
@@ -206,7 +209,10 @@ class Program:
                 if isinstance(asked, Answered):
                     return asked.value
                 asked = asked.override(tool=capture.view)
-                output = self._frame.run(asked) if self.blocking else await self._frame.arun(asked)
+                try:
+                    output = self._frame.run(asked) if self.blocking else await self._frame.arun(asked)
+                except ParentCommand as error:  # a graph that the tool ran hands over; the program goes on
+                    output = private.handed_over(error, config)
             return self._value(call, capture, output)
         except (GraphBubbleUp, CallPaused) as pause:
             raise pause if isinstance(pause, CallPaused) else CallPaused(pause) from None
@@ -241,7 +247,7 @@ class Program:
     def _apply(self, call: CallIdentity, command: Command[Any]) -> None:
         """Do what a tool's command says: update the state at once, for later calls to see; go elsewhere at the end."""
         kept = self._kept[call.number]
-        if command.graph is None:
+        if command.graph is None and private.can_call(self._config):
             writes = private.updates(command)
             kept.writes.extend(writes)
             private.sends(self._config, writes)
@@ -338,34 +344,35 @@ class Captured(Capture):
     def __init__(self, tool: BaseTool, config: RunnableConfig) -> None:
         super().__init__(tool)
         self._made: Any = None
+        self._said: Any = None
+        self._artifact: Any = None
         cls = type(self.view)
 
         def invoke(given: Any, _config: Any = None, **options: Any) -> Any:
-            self._made = cls.invoke(self.view, given, config, **options)
-            return self._made
+            return self._noted(cls.invoke(self.view, given, config, **options))
 
         async def ainvoke(given: Any, _config: Any = None, **options: Any) -> Any:
-            self._made = await cls.ainvoke(self.view, given, config, **options)
-            return self._made
+            return self._noted(await cls.ainvoke(self.view, given, config, **options))
 
         object.__setattr__(self.view, "invoke", invoke)
         object.__setattr__(self.view, "ainvoke", ainvoke)
 
+    def _noted(self, made: Any) -> Any:
+        """What LangChain made of the result; what it says is kept, for a wrapper may change the message in place."""
+        self._made = made
+        if isinstance(made, ToolMessage):
+            self._said, self._artifact = msg_content_output(copy.deepcopy(made.content)), made.artifact
+        return made
+
     def native(self, message: ToolMessage) -> Any:
-        """The tool's own value, unless something between it and the program changed the message's text."""
-        made = self._made
-        if isinstance(made, Command):
+        """The tool's own value, unless something between it and the program changed what the message says."""
+        if not isinstance(self._made, ToolMessage) or message.artifact is not self._artifact:
             return self.message_value(message)
-        if isinstance(made, ToolMessage) and (
-            message.content == made.content
-            or (
-                isinstance(message.content, str)
-                and isinstance(made.content, str)
-                and made.content
-                and message.content.endswith(made.content)
-            )
-        ):
-            return self.value(made)
+        said = self._said
+        if message.content == said:
+            return self.value(self._made)
+        if said and isinstance(said, str) and isinstance(message.content, str) and message.content.endswith(said):
+            return self.value(self._made)  # a note was put in front of it
         return self.message_value(message)
 
     def message_value(self, message: ToolMessage) -> Any:
@@ -384,16 +391,16 @@ class Kept:
     def __bool__(self) -> bool:
         return bool(self.commands or self.writes)
 
-    def written(self) -> bytes:
+    def written(self, serde: SerializerProtocol) -> bytes:
         """As bytes, for a store."""
-        kind, data = _serde.dumps_typed([self.commands, [list(write) for write in self.writes]])
+        kind, data = serde.dumps_typed([self.commands, [list(write) for write in self.writes]])
         return kind.encode() + b":" + data
 
     @classmethod
-    def read(cls, data: bytes) -> Kept:
+    def read(cls, data: bytes, serde: SerializerProtocol) -> Kept:
         """From bytes."""
         kind, _, rest = data.partition(b":")
-        commands, writes = _serde.loads_typed((kind.decode(), rest))
+        commands, writes = serde.loads_typed((kind.decode(), rest))
         return cls(commands, [(channel, value) for channel, value in writes])
 
 
@@ -403,10 +410,15 @@ def _without_message(command: Command[Any], key: str, inner_id: str) -> tuple[To
     The model never made the inner call, so a message that answers it has no place in the conversation.
     """
     update = command.update
+    found: ToolMessage | None = None
+    if isinstance(update, list) and not any(
+        isinstance(one, tuple) for one in update
+    ):  # the state is a list of messages
+        found, rest = _without_message(dataclasses.replace(command, update={key: update}), key, inner_id)
+        return found, None if rest is None else dataclasses.replace(rest, update=(rest.update or {}).get(key))
     pairs = list(update.items()) if isinstance(update, dict) else update
     if not isinstance(pairs, list):
         return None, command
-    found: ToolMessage | None = None
     left: list[tuple[str, Any]] = []
     for channel, value in pairs:
         if channel == key:
@@ -434,15 +446,34 @@ def _as_child(config: RunnableConfig) -> Iterator[None]:
         var_child_runnable_config.reset(token)
 
 
+class _LocalStore(MemoryStore):
+    """A store in a graph without a checkpointer. It keeps things as they are: nothing says that they can be written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._things: list[Any] = []
+
+    async def delete(self, run: str) -> None:
+        await super().delete(run)
+        self._things.clear()
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        self._things.append(obj)
+        return "local", str(len(self._things) - 1).encode()
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return self._things[int(data[1])]
+
+
 class _Memory:
     """Stores of runs in graphs without a checkpointer, for a node that is retried. The oldest are forgotten."""
 
     def __init__(self, most: int) -> None:
-        self._stores: OrderedDict[str, MemoryStore] = OrderedDict()
+        self._stores: OrderedDict[str, _LocalStore] = OrderedDict()
         self._most = most
 
-    def of(self, run: str) -> MemoryStore:
-        store = self._stores.setdefault(run, MemoryStore())
+    def of(self, run: str) -> _LocalStore:
+        store = self._stores.setdefault(run, _LocalStore())
         self._stores.move_to_end(run)
         while len(self._stores) > self._most:
             self._stores.popitem(last=False)

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from llama_index.core.workflow import HumanResponseEvent, InputRequiredEvent
 from pydantic_core import to_jsonable_python
 
-from toolchord import CallIdentity, CallRecord, Catalogue, Tool, Unclear, current_call
+from toolchord import CallIdentity, CallRecord, Catalogue, Tool, current_call
 from toolchord.errors import CallPaused, ConfigurationError, ProgramError
 
 Choice: TypeAlias = Literal["approve", "edit", "reject", "respond"]
@@ -133,7 +133,7 @@ class Answers:
         """Let a call run that may have run before, if a person said so; else it waits. Said once, it counts once."""
         known = self._given.get(str(call.number))
         if known is None or known["kind"] != "unclear" or known["digest"] != call.digest or known.get("used"):
-            raise CallPaused(Unclear(call))
+            raise CallPaused(Question("unclear", call, {}))
 
     def _needed(self, tool: Tool, arguments: Mapping[str, Any]) -> bool:
         if self._ask is None:
@@ -144,11 +144,9 @@ class Answers:
 def question_of(call: CallRecord) -> Question | None:
     """The question of a paused call; None if it waits for an event of the workflow."""
     reason = call.pause.reason if call.pause is not None else None
-    if isinstance(reason, Question):
-        return reason
-    if isinstance(reason, Unclear):
-        return Question("unclear", reason.call, call.arguments)
-    return None
+    if not isinstance(reason, Question):
+        return None
+    return Question("unclear", reason.call, call.arguments) if reason.kind == "unclear" else reason
 
 
 def asked(

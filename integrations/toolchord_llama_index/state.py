@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 
 from llama_index.core.workflow import Context
 
-from toolchord.durable import latest_attempt
 from toolchord.errors import ConfigurationError, JournalConflict
+from toolchord.rows import latest_attempt
 
 _ROOT = "toolchord"
 _ENDED_KEPT = 16

@@ -18,7 +18,6 @@ from pydantic import BaseModel, Field
 
 from toolchord import create_registry
 from toolchord.errors import ConfigurationError, InvalidArguments, RegistrationError
-from toolchord.registry import create_registry
 from toolchord.tools import (
     Tool,
     ToolCapability,

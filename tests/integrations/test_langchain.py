@@ -35,7 +35,7 @@ from langchain_core.tools import (
     tool,
 )
 from langchain_core.tools import Tool as SingleInputTool
-from pydantic import AliasPath, BaseModel, Field
+from pydantic import AliasPath, BaseModel, Field, field_validator
 from pydantic.v1 import BaseModel as BaseModelV1
 
 from toolchord import (
@@ -1233,3 +1233,33 @@ def test_the_private_names_still_mean_what_they_meant(hint: Any, injected: bool)
     assert private.is_injected(hint) is injected
     assert private.injected_parameters(used) == ({"x"} if injected else set())
     assert used._injected_args_keys == ({"x"} if injected else set())
+
+
+async def test_written_arguments_are_judged_before_a_program_runs() -> None:
+    called: list[int] = []
+
+    @tool
+    def double(n: int) -> int:
+        """Twice as much."""
+        called.append(n)
+        return 2 * n
+
+    class Loose(BaseModel):
+        n: int
+
+        @field_validator("n", mode="before")
+        @classmethod
+        def _any(cls, value: Any) -> int:
+            return 7
+
+    @tool(args_schema=Loose)
+    def loose(n: int) -> int:
+        """Take anything."""
+        return n
+
+    async with CodeSandbox(registry_from([double, loose])) as sandbox:
+        refused = await sandbox.execute("double(n=1)\ndouble(n='many')")
+        assert refused.error is not None
+        assert (refused.error.kind, refused.error.line, called) == ("refused", 2, [])
+        assert "n: expected integer, got str 'many'" in refused.error.message
+        assert (await sandbox.execute("return double(n='4'), loose(n='many')")).value == (8, 7)

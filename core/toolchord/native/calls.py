@@ -19,9 +19,8 @@ from pydantic_core import PydanticSerializationError, to_json
 from toolchord.catalogue import Catalogue
 from toolchord.dispatch import Dispatcher, Prepared, is_small
 from toolchord.errors import CallPaused, InvalidArguments, ToolCallError, ToolNotAvailable
-from toolchord.gate import Gate
 from toolchord.identity import CallIdentity, current
-from toolchord.journal import Journal, Outcome
+from toolchord.journal import Outcome
 from toolchord.models.tool_spec import ToolCapability, ToolMetadata
 from toolchord.native.ledger import Ledger, NativeCall, digest_of
 from toolchord.results import shorten
@@ -251,7 +250,7 @@ class CallDesk:
         async with self._turn:
             started = time.monotonic()
             try:
-                served = await self._dispatcher.serve(prepared, identity, Gate(None, Journal()), _nothing)
+                served = await self._dispatcher.direct(prepared, identity)
             except CallPaused as pause:
                 call.status, call.pause = "paused", pause
             else:
@@ -310,10 +309,6 @@ class CallDesk:
             f"tool {asked.name!r} is not open to {asked.caller} calls (allowed_callers={callers}); {how}",
             tool=asked.name,
         )
-
-
-async def _nothing() -> None:
-    """The ledger has written the call down already."""
 
 
 def may_call(tool: ToolMetadata, *, by_code: bool) -> bool:

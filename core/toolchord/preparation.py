@@ -1,0 +1,143 @@
+"""Owns what a program is started with: its text, its inputs, what it is told of its tools, and the way to its guest."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import keyword
+from collections.abc import Mapping
+from typing import Any
+
+from toolchord.catalogue import Catalogue
+from toolchord.channel import Channel
+from toolchord.dispatch import Dispatcher, is_small
+from toolchord.errors import ConfigurationError
+from toolchord.gate import Gate
+from toolchord.journal import Journal, RunRecord
+from toolchord.limits import Limits
+from toolchord.observed import ShapeStore
+from toolchord.prompt import describe
+from toolchord.results import ExecutionResult, RunError, Watch
+from toolchord.run import Run
+from toolchord.tools import Tool, tool_from
+from toolchord.variables import Variables
+from toolchord_guest import wire
+from toolchord_guest.values import Encoder, Unsupported
+
+
+class Prepared:
+    """A program with everything it needs but a guest."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        journal: Journal,
+        record: RunRecord,
+        shapes: ShapeStore | None,
+        *,
+        offline: bool = False,
+    ) -> None:
+        self._catalogue = catalogue
+        self._shapes = shapes
+        self.journal = journal
+        self.gate = Gate(None, journal)
+        self._record = record
+        self._offline = offline
+
+    async def run(self, channel: Channel, limits: Limits, watch: Watch | None = None) -> ExecutionResult:
+        record = self._record
+        if (reason := await self.journal.begin(record)) is not None:
+            return ExecutionResult(error=RunError("ReplayDivergence", reason, kind="divergence", position=0))
+        start = {
+            "code": record.code,
+            "inputs": record.inputs,
+            "tools": record.tools,
+            "builtin_tools": _HELPER_STUBS,
+            "seed": record.seed,
+            "epoch": record.epoch,
+            "variables": _left(record),
+            "keep": record.keep,
+        }
+        parts: list[wire.Part] = []
+        body = Encoder(parts.append).encode(start)
+        helpers = _helpers(self._catalogue, self._shapes)
+        dispatcher = Dispatcher(self._catalogue, helpers, limits.concurrency, self._shapes)
+        try:
+            run = Run(channel, dispatcher, self.journal, limits, gate=self.gate, offline=self._offline, watch=watch)
+            result = await run.go(wire.Start(body), parts)
+        finally:
+            dispatcher.close()
+        if self._shapes is not None:
+            await asyncio.to_thread(self._shapes.save)
+        self.journal.write_to(record)
+        result.record = record
+        return result
+
+
+MANY = 500
+
+
+def _left(record: RunRecord) -> dict[str, Any] | None:
+    """What an earlier program left, as a guest takes it."""
+    if not record.variables:
+        return None
+    variables = Variables.from_bytes(record.variables)
+    return {"data": variables.data, "definitions": variables.definitions}
+
+
+_HELPER_STUBS = [
+    {"name": "search_tools", "tool": "search_tools", "doc": "Find tools by words.", "async": True},
+    {"name": "describe_tool", "tool": "describe_tool", "doc": "A tool's full signature.", "async": True},
+]
+
+
+@functools.lru_cache(16)
+def _helpers(catalogue: Catalogue, shapes: ShapeStore | None) -> dict[str, Tool]:
+    """The tools about tools, over one run's catalogue."""
+
+    def search_tools(query: str, limit: int = 5) -> list[dict[str, str]]:
+        found = catalogue.search(query, limit)
+        return [{"name": catalogue.path(e), "description": e.tool.metadata.description} for e in found]
+
+    def describe_tool(name: str) -> str:
+        exposed = catalogue.resolve(name)
+        if exposed is None:
+            return catalogue.explain(name)
+        return describe(exposed, path=catalogue.path(exposed), shapes=shapes)
+
+    return {function.__name__: tool_from(function) for function in (search_tools, describe_tool)}
+
+
+async def encoded(inputs: Mapping[str, Any] | None, catalogue: Catalogue) -> bytes:
+    """The inputs as bytes; large ones are written in a thread, so that the event loop goes on."""
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise ConfigurationError(f"inputs must be a mapping of names to values, not {type(inputs).__name__}")
+    for name in inputs or ():
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name.startswith("__"):
+            raise ConfigurationError(f"inputs must have variable names, not {name!r}")
+        if name in catalogue.names or name in catalogue.namespaces:
+            raise ConfigurationError(f"the input {name!r} would hide the tool of that name; give it another one")
+    if is_small(inputs):
+        return _encode_inputs(inputs)
+    return await asyncio.to_thread(_encode_inputs, inputs)
+
+
+def _encode_inputs(inputs: Mapping[str, Any] | None) -> bytes:
+    try:
+        return Encoder().encode(dict(inputs or {}))
+    except Unsupported as error:
+        raise ConfigurationError(f"inputs{error.path[1:]}: {error.reason}") from None
+
+
+def unreadable(code: str, limits: Limits) -> RunError | None:
+    """Why a program's text is not even handed to a guest, or None."""
+    if not isinstance(code, str):
+        raise ConfigurationError(f"code must be str, not {type(code).__name__}")
+    try:
+        size = len(code.encode())
+    except UnicodeEncodeError:
+        return RunError("SyntaxError", "the program's text holds lone surrogates; send valid Unicode", kind="syntax")
+    if size <= limits.source:
+        return None
+    message = f"source: a program of {size:,} bytes; at most {limits.source:,} are read. Pass data as inputs."
+    return RunError("LimitExceeded", message, kind="limit", limit="source")
