@@ -106,8 +106,7 @@ class Approvals:
         if callable(description):
             description = description(request)
         if description is None:
-            given = "\n".join(f"  {name} = {shorten(shown(value), 400)}" for name, value in call["args"].items())
-            description = f"A program wants to call {call['name']}" + (f":\n{given}" if given else ".")
+            description = f"A program wants to call {call['name']}{given(call['args'])}"
         return {
             "type": "tool_approval",
             "tool_call_id": call["id"],
@@ -116,6 +115,12 @@ class Approvals:
             "description": description,
             "allowed_decisions": list(asked["allowed_decisions"]),
         }
+
+
+def given(arguments: Mapping[str, Any]) -> str:
+    """The arguments of a call, one in each line, as the end of a sentence."""
+    lines = "".join(f"\n  {name} = {shorten(shown(value), 400)}" for name, value in arguments.items())
+    return f":{lines}" if lines else "."
 
 
 def ask_for_policy(request: ApprovalRequest, call_id: str) -> Decision:

@@ -27,6 +27,7 @@ from pydantic import Discriminator, ValidationError
 from toolchord import (
     ApprovalRequest,
     CallIdentity,
+    CallRecord,
     Catalogue,
     CodeSandbox,
     Decision,
@@ -38,7 +39,8 @@ from toolchord import (
     current_call,
 )
 from toolchord.errors import CallPaused
-from toolchord.journal import Outcome, unclear
+from toolchord.journal import Outcome
+from toolchord.results import Output as Printed
 from toolchord.results import shorten
 from toolchord_langchain.calls import Capture
 from toolchord_langgraph import approvals, private, streaming
@@ -95,6 +97,7 @@ class Program:
         self._attempt = ""
         self._kept: dict[int, Kept] = {}
         self._messages: dict[int, ToolMessage] = {}
+        self._records: dict[int, CallRecord] = {}
         self._serde: SerializerProtocol
 
     async def go(self) -> Output:
@@ -112,6 +115,7 @@ class Program:
         else:  # nothing can be answered later, and what langgraph remembers of sub-tasks is not asked for
             self._attempt = uuid.uuid4().hex
             store = self._serde = _memory.of(self._run) if private.can_call(self._config) else _LocalStore()
+        self._tell = streaming.watcher(self._runtime, self._id)
         journal = await TaskJournal.open(store, self._run, unclear=self._ask_what_became_of)
         journal.host = self
         self._journal = journal
@@ -125,7 +129,7 @@ class Program:
                 self._frame.catalogue,
                 limits=self._limits(),
                 journal=journal,
-                watch=streaming.watcher(self._runtime, self._id),
+                watch=self._watch,
                 policy=self._frame.policy,
                 variables=streaming.left_in(self._messages_before()) if self._frame.variables else None,
             )
@@ -135,6 +139,11 @@ class Program:
         message = self._answer(result)
         commands = [command for _, kept in sorted(self._kept.items()) for command in kept.commands]
         return [*commands, message] if commands else message
+
+    def _watch(self, news: Printed | CallRecord) -> None:
+        if isinstance(news, CallRecord):
+            self._records[news.id] = news
+        self._tell(news)
 
     def _limits(self) -> Limits:
         limits = self._frame.limits or self._frame.sandbox.limits
@@ -249,11 +258,14 @@ class Program:
 
     async def _ask_what_became_of(self, call: CallIdentity) -> Decision | None:
         """A call that acts was cut off: only a person knows whether to repeat it."""
+        name, args = call.tool.rpartition(".")[2], streaming.arguments(self._records[call.number])
         question = {
             "type": "unclear_call",
             "tool_call_id": self._inner_id(call),
-            "name": call.tool.rpartition(".")[2],
-            "description": f"{unclear(call, 0)}. Find out, then let it run again, or say what it gave.",
+            "name": name,
+            "args": args,
+            "description": f"It is not known whether this call took effect. Find out, then let it run again, or say "
+            f"what it gave. A program had called {name} in line {call.line}{approvals.given(args)}",
             "allowed_decisions": ["repeat", "respond", "give_up"],
         }
         # A sub-task of its own: an approval that the call was given before must not be taken for this answer.

@@ -66,12 +66,17 @@ def left_in(messages: Sequence[Any]) -> Variables:
     return Variables()
 
 
+def arguments(call: CallRecord) -> dict[str, Any]:
+    """A call's arguments as the program gave them; as text what JSON can't say."""
+    return {name: _data(value) for name, value in call.arguments.items()}
+
+
 def _call(call: CallRecord, outer: str) -> dict[str, Any]:
     told: dict[str, Any] = {
         "tool_call_id": f"{outer}:{call.id}",
         "parent_tool_call_id": outer,
         "name": call.tool.rpartition(".")[2],
-        "args": {name: _data(value) for name, value in call.arguments.items()},
+        "args": arguments(call),
         "line": call.line,
         "status": call.status,
         "replayed": call.replayed,

@@ -73,9 +73,10 @@ def test_nothing_committed_names_a_registry_or_this_machine() -> None:
     hosts = re.compile(
         "(" + "|".join(("py" + "pi.org", "python" + "hosted", "npm" + "js.org", "/ro" + "ot/", "/wo" + "rk/")) + ")"
     )
+    texts = {".py", ".ipynb", ".md", ".toml", ".yml", ".yaml", ".cfg", ".txt", "", ".json"}
     for name in filter(None, listing):
         path = ROOT / name
-        if path.is_file() and path.suffix in {".py", ".md", ".toml", ".yml", ".yaml", ".cfg", ".txt", "", ".json"}:
+        if path.is_file() and path.suffix in texts:
             found = hosts.search(path.read_text(errors="replace"))
             assert found is None, f"{name} names {found.group() if found else ''}"
 

@@ -1,0 +1,143 @@
+"""Every notebook runs from top to bottom in a fresh kernel, shows what it should, and is kept without outputs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+import toolchord
+from notebooks.scripted import ScriptedModel, chat_model
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "notebooks"
+NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+SECONDS = 120
+"""How long a notebook may take. Each needs about ten seconds of an idle machine."""
+
+SAYS = {
+    "langgraph_quickstart": [
+        "'AMZN fell by 91% from 2000-02 to 2001-09.'",  # plain Python's answer
+        "one call a turn: AMZN fell by 91% from 2000-02 to 2001-09.",
+        "calls together: AMZN fell by 91% from 2000-02 to 2001-09.",
+        "one call a turn   102 turns",
+        "calls together      3 turns",
+        "one program         2 turns",
+        "Counter({('monthly_closes', 'ok'): 100, ('list_symbols', 'ok'): 1})",
+        "p:2 monthly_closes {'symbol': 'AAPL', 'year': 2008} ok",
+        "AAPL: -37%",
+        "image/png",
+    ],
+    "langgraph_approvals": [
+        "sold so far: nothing",
+        "['IBM', 'AAPL', 'XRX', 'ADBE']",  # the questions, in a new agent
+        "Input should be a valid integer",
+        "ADBE: approve  3 to be answered, orders: ['40 ADBE at 26.64']",
+        "IBM: respond  0 to be answered, orders: ['40 ADBE at 26.64', '100 XRX at 14.28']",
+        "not allow this call of sell: it will recover",
+        "'GOOGL': 1",  # looked up once
+        "the process ended with -9",
+        "{'type': 'unclear_call',",
+        "'args': {'symbol': 'ADBE', 'shares': 40}",
+        '"ADBE": "sold 40 at 26.64"}\n\norders: 4\n',  # sold once
+        "text/html",
+    ],
+}
+"""What must be seen in a notebook's outputs: a piece of text, or a kind of picture."""
+
+
+@pytest.fixture
+def kernel_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """An environment whose kernels are this interpreter's, import this repository, and leave the user's files alone."""
+    ours = {
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+        "JUPYTER_DATA_DIR": str(tmp_path / "data"),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "MPLCONFIGDIR": str(tmp_path / "matplotlib"),
+        "TMPDIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(toolchord.__file__).parents[1]), str(ROOT / "core"), str(ROOT / "integrations")]
+        ),
+    }
+    for name, value in ours.items():
+        monkeypatch.setenv(name, value)
+    return {**os.environ, **ours}
+
+
+def read(name: str) -> Any:
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+
+
+def run(notebook: Any, env: dict[str, str]) -> str:
+    """What a notebook puts out: texts, and the kinds of what is shown.
+
+    Raises:
+        CellExecutionError: a cell failed.
+        CellTimeoutError: it takes too long.
+    """
+    client = NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(FOLDER)}})
+    client.execute(env=env)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+    seen = ""
+    for output in outputs:
+        seen += (
+            output.text if "text" in output else "\n".join(["", *output.data, output.data.get("text/plain", ""), ""])
+        )
+    return seen
+
+
+def test_every_notebook_has_something_to_say() -> None:
+    assert set(SAYS) == set(NOTEBOOKS)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_from_top_to_bottom(name: str, kernel_env: dict[str, str]) -> None:
+    seen = run(read(name), kernel_env)
+    for said in SAYS[name]:
+        assert said in seen
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_kept_without_outputs(name: str) -> None:
+    notebook = read(name)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == [], "clear the outputs of all cells, and save it"
+            assert cell.execution_count is None
+        assert cell.metadata == {}
+    assert notebook.metadata == {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+
+
+def test_a_real_model_takes_one_changed_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = ScriptedModel(script=[])
+    monkeypatch.setattr("langchain.chat_models.init_chat_model", {"openai:gpt-5": real}.__getitem__)
+    assert chat_model("openai:gpt-5", ["never said"]) is real
+    for name in NOTEBOOKS:
+        sources = [cell.source for cell in read(name).cells if cell.cell_type == "code"]
+        assert [line for source in sources for line in source.splitlines() if "HERE" in line] == [
+            'MODEL = "scripted"  # HERE: or a real one, such as "openai:gpt-5"'
+        ]
+
+
+def test_a_notebook_runs_here_and_a_failing_cell_is_noticed(kernel_env: dict[str, str]) -> None:
+    code = "import sys, toolchord\nprint(sys.executable, toolchord.__file__)"
+    notebook = read(NOTEBOOKS[0])
+    notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:2]
+    notebook.cells[0].source, notebook.cells[1].source = code, "1 / 0"
+    with pytest.raises(CellExecutionError):
+        run(notebook, kernel_env)
+    [told] = [output.text.split() for output in notebook.cells[0].outputs]
+    assert list(map(os.path.realpath, told)) == list(map(os.path.realpath, [sys.executable, str(toolchord.__file__)]))
