@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -47,14 +47,14 @@ class Arguments(NamedTuple):
     checked: bool = False
 
 
-def arguments_of(tool: BaseTool) -> Arguments:
-    """Read a tool's arguments.
+def arguments_of(tool: BaseTool, reserved: Collection[str] = ()) -> Arguments:
+    """Read a tool's arguments. Those with `reserved` names are the host's, marked or not.
 
     Raises:
         RegistrationError: they have no JSON Schema.
     """
     marked = injected_parameters(tool)
-    hidden = marked | config_parameters(tool)
+    hidden = marked | config_parameters(tool) | frozenset(reserved)
     call_ids = call_id_parameters(tool)
     model = tool.args_schema
     if model is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from langchain_core.messages import ToolCall
@@ -49,6 +49,7 @@ def registry_from(
     registry: ToolRegistry | None = None,
     injected: Injected | None = None,
     run: Runner | None = None,
+    reserved: Collection[str] = (),
     **metadata: Any,
 ) -> ToolRegistry:
     """Register LangChain's tools.
@@ -59,6 +60,7 @@ def registry_from(
         registry: where to register; a new one when None.
         injected: what the host gives for arguments that are injected, see `tool_from`.
         run: who runs the calls, see `tool_from`.
+        reserved: names of arguments that `run` gives, whether they are marked as injected or not.
         **metadata: fields of `ToolMetadata` for each of them, such as `capabilities` or `timeout`.
 
     Raises:
@@ -67,7 +69,7 @@ def registry_from(
     registry = create_registry() if registry is None else registry
     for tool, source in collected(tools):
         given = {"source_name": source, **metadata}
-        registry.add(tool_from(tool, namespace=namespace, injected=injected, run=run, **given))
+        registry.add(tool_from(tool, namespace=namespace, injected=injected, run=run, reserved=reserved, **given))
     return registry
 
 
@@ -78,6 +80,7 @@ def tool_from(
     namespace: str = "default",
     injected: Injected | None = None,
     run: Runner | None = None,
+    reserved: Collection[str] = (),
     **metadata: Any,
 ) -> Tool:
     """Make a tool of a LangChain tool.
@@ -103,7 +106,7 @@ def tool_from(
         return toolchord.tool_from(tool.wrapped, name=name, namespace=namespace, **metadata)
     if not isinstance(tool, BaseTool):
         raise RegistrationError(f"{type(tool).__name__} is no LangChain tool; give a BaseTool, or a toolkit")
-    arguments = arguments_of(tool)
+    arguments = arguments_of(tool, reserved)
     if not callable(injected) and run is None:
         _require(tool, arguments, injected or {}, RegistrationError)
     extras = {ours: value for key, ours in _EXTRAS.items() if (value := (tool.extras or {}).get(key)) is not None}

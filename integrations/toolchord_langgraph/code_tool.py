@@ -26,14 +26,17 @@ class TakenOver(JournalConflict, GraphBubbleUp):
 
 
 def tools_of(tools: Iterable[Any]) -> list[BaseTool]:
-    """LangChain's tools of whatever may be given: tools, functions, toolkits, Toolchord's tools and registries."""
+    """LangChain's tools of whatever may be given: tools, functions, toolkits, Toolchord's tools and registries.
+
+    Of several with one name the last is taken, as langgraph's tool nodes do.
+    """
     found: list[BaseTool] = []
     for one in tools:
         if isinstance(one, ToolRegistry | Catalogue | Tool):
             found += langchain_tools(Catalogue.of(one, caller="sandbox"))
         else:
             found += [tool for tool, _ in collected(one)]
-    return found
+    return list({tool.name: tool for tool in found}.values())
 
 
 def for_direct_only(tool: BaseTool) -> bool:
@@ -53,7 +56,7 @@ def _callers(tool: BaseTool) -> set[str]:
 
 def catalogue_of(tools: Iterable[BaseTool]) -> Catalogue:
     """What a program may call of a graph's tools; each call goes the graph's way."""
-    return Catalogue.of(registry_from(list(tools), run=run_inner))
+    return Catalogue.of(registry_from(list(tools), run=run_inner, reserved=("runtime",)))
 
 
 def described(catalogue: Catalogue, variables: bool) -> str:
@@ -71,13 +74,13 @@ _VARIABLES = "Variables and functions of your earlier programs are still there."
 def code_tool(frame: Callable[[ToolRuntime[Any, Any]], Frame], *, name: str, description: str) -> BaseTool:
     """The tool that runs programs; `frame` says where, at every call."""
 
-    def run(code: Code, runtime: ToolRuntime) -> Any:
+    def run(code: Code, runtime: ToolRuntime[Any, Any]) -> Any:
         try:
             return waited(Program(frame(runtime), code, runtime, blocking=True).go())
         except JournalConflict as conflict:
             raise TakenOver(conflict.run, conflict.attempt) from None
 
-    async def arun(code: Code, runtime: ToolRuntime) -> Any:
+    async def arun(code: Code, runtime: ToolRuntime[Any, Any]) -> Any:
         try:
             return await Program(frame(runtime), code, runtime, blocking=False).go()
         except JournalConflict as conflict:

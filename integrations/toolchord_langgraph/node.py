@@ -11,11 +11,10 @@ from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 from langgraph.config import get_config
-from langgraph.errors import GraphInterrupt
+from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.prebuilt import ToolNode, ToolRuntime
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.runtime import Runtime
-from langgraph.types import Command
 
 from toolchord import CodeSandbox, Limits
 from toolchord.errors import ConfigurationError
@@ -30,7 +29,7 @@ from toolchord_langgraph.code_tool import (
     for_direct_only,
     tools_of,
 )
-from toolchord_langgraph.program import Frame, Kept, Output
+from toolchord_langgraph.program import Frame, Output
 
 
 class CodeOrchestrator(ToolNode):
@@ -108,11 +107,11 @@ class CodeOrchestrator(ToolNode):
     # reaches the one that asked.
 
     def _func(self, input: Any, config: RunnableConfig, runtime: Runtime[Any]) -> Any:
-        _several.set(len(self._parse_input(input)[0]) > 1)
+        _places.set(_placed(self._parse_input(input)[0]))
         return super()._func(input, config, runtime)
 
     async def _afunc(self, input: Any, config: RunnableConfig, runtime: Runtime[Any]) -> Any:
-        _several.set(len(self._parse_input(input)[0]) > 1)
+        _places.set(_placed(self._parse_input(input)[0]))
         return await super()._afunc(input, config, runtime)
 
     def _run_one(
@@ -121,13 +120,16 @@ class CodeOrchestrator(ToolNode):
         if (refusal := self._refusal(call)) is not None:
             return refusal
         config = tool_runtime.config
-        if not _several.get() or not private.can_call(config):
+        if len(_places.get({})) < 2 or not private.can_call(config):
             return super()._run_one(call, input_type, tool_runtime)
         plain = super()._run_one
         task = _Task(self._messages_key, call, tool_runtime)
 
         def run() -> Any:
-            return task.ended(plain(call, input_type, task.runtime()))
+            try:
+                return task.ended(plain(call, input_type, task.runtime()))
+            except ParentCommand as error:
+                return task.left(error)
 
         try:
             return task.outcome(private.call(config, call["name"], task.key, run).result())
@@ -140,13 +142,16 @@ class CodeOrchestrator(ToolNode):
         if (refusal := self._refusal(call)) is not None:
             return refusal
         config = tool_runtime.config
-        if not _several.get() or not private.can_call(config):
+        if len(_places.get({})) < 2 or not private.can_call(config):
             return await super()._arun_one(call, input_type, tool_runtime)
         plain = super()._arun_one
         task = _Task(self._messages_key, call, tool_runtime)
 
         async def run() -> Any:
-            return task.ended(await plain(call, input_type, task.runtime()))
+            try:
+                return task.ended(await plain(call, input_type, task.runtime()))
+            except ParentCommand as error:
+                return task.left(error)
 
         try:
             return task.outcome(await private.result(private.call(config, call["name"], task.key, run)))
@@ -156,6 +161,9 @@ class CodeOrchestrator(ToolNode):
     def _combine_tool_outputs(self, outputs: Any, input_type: Literal["list", "dict", "tool_calls"]) -> Any:
         if pauses := [output.pause for output in outputs if isinstance(output, _Paused)]:
             raise GraphInterrupt(tuple(asked for pause in pauses for asked in pause.args[0]))
+        for output in outputs:
+            if isinstance(output, _Left):
+                raise output.error
         combined = super()._combine_tool_outputs(outputs, input_type)
         return fenced.answered(combined, self._messages_key) if self._fenced else combined
 
@@ -202,19 +210,26 @@ class _Paused:
         self.pause = pause
 
 
+class _Left:
+    """A call in which another graph said where to go: nothing else of the node counts."""
+
+    def __init__(self, error: ParentCommand) -> None:
+        self.error = error
+
+
 class _Task:
     """One of several calls, as a sub-task: what it gave is kept, and what it wrote to the state."""
 
     def __init__(self, messages_key: str, call: ToolCall, runtime: ToolRuntime[Any, Any]) -> None:
-        self.key = f"{call['id']}\0{call['name']}"
+        self.key = f"{_places.get()[id(call)]}\0{call['id']}\0{call['name']}"  # some models give calls no ids
         self._messages_key = messages_key
         self._runtime = runtime
-        self._kept = Kept()
+        self._writes: list[tuple[str, Any]] = []
         self._output: Any = None
 
     def runtime(self) -> ToolRuntime[Any, Any]:
         """The call's own; asked for within the sub-task."""
-        config = private.bridged(get_config(), self._runtime.config, self._kept.writes.extend)
+        config = private.bridged(get_config(), self._runtime.config, self._writes.extend)
         return dataclasses.replace(self._runtime, config=config)
 
     def ended(self, output: Any) -> dict[str, Any]:
@@ -222,18 +237,29 @@ class _Task:
         self._output = output
         outputs = output if isinstance(output, list) else [output]
         told: dict[str, Any] = {self._messages_key: [one for one in outputs if isinstance(one, ToolMessage)]}
-        self._kept.commands = [one for one in outputs if isinstance(one, Command)]
-        if self._kept:
-            told["kept"] = self._kept.written()
+        if len(told[self._messages_key]) < len(outputs):
+            told["outputs"] = outputs
+        if self._writes:
+            told["writes"] = [list(write) for write in self._writes]
         return told
+
+    def left(self, error: ParentCommand) -> dict[str, Any]:
+        """What the sub-task gives when a graph inside of the tool has left it."""
+        return {"left": private.handed_over(error, get_config())}
 
     def outcome(self, told: dict[str, Any]) -> Any:
         """What the node gets; from what was kept, if the sub-task had ended before."""
+        if "left" in told:
+            return _Left(private.hand_over(told["left"], self._runtime.config))
         if self._output is not None:
             return self._output
-        kept = Kept.read(told["kept"]) if "kept" in told else Kept()
-        private.sends(self._runtime.config, kept.writes)
-        return [*kept.commands, *told[self._messages_key]]
+        private.sends(self._runtime.config, [(channel, value) for channel, value in told.get("writes", ())])
+        return told.get("outputs", told[self._messages_key])
 
 
-_several: ContextVar[bool] = ContextVar("toolchord_langgraph_several", default=False)
+def _placed(calls: Sequence[ToolCall]) -> dict[int, int]:
+    """The place of each call among those of its message."""
+    return {id(call): place for place, call in enumerate(calls)}
+
+
+_places: ContextVar[dict[int, int]] = ContextVar("toolchord_langgraph_places")

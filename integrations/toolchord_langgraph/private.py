@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import copy
+import dataclasses
 import hashlib
+import inspect
 import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -20,12 +23,17 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import patch_config
 from langgraph._internal import _constants as names
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.errors import ParentCommand
 from langgraph.prebuilt import ToolNode
+from langgraph.pregel._executor import AsyncBackgroundExecutor, BackgroundExecutor
 from langgraph.types import Command
 
 from toolchord.errors import ConfigurationError
 
-_CONSTANTS = "CONF CONFIG_KEY_CALL CONFIG_KEY_CHECKPOINTER CONFIG_KEY_DURABILITY CONFIG_KEY_READ CONFIG_KEY_SEND RESUME"
+_CONSTANTS = (
+    "CONF CONFIG_KEY_CALL CONFIG_KEY_CHECKPOINTER CONFIG_KEY_CHECKPOINT_NS CONFIG_KEY_DURABILITY CONFIG_KEY_READ "
+    "CONFIG_KEY_SEND RESUME"
+)
 _METHODS = "_run_one _arun_one _execute_tool_sync _execute_tool_async _parse_input _combine_tool_outputs"
 
 _missing = [name for name in _CONSTANTS.split() if not hasattr(names, name)]
@@ -69,7 +77,7 @@ def location(config: RunnableConfig, checkpoint_id: str | None) -> Location | No
 
 
 def can_call(config: RunnableConfig) -> bool:
-    """Whether this is a task of a graph, which can have sub-tasks."""
+    """Whether this is a task that can have sub-tasks."""
     return names.CONFIG_KEY_CALL in config.get("configurable", {})
 
 
@@ -85,56 +93,61 @@ def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any
     Returns:
         A future of the running event loop, or of a thread's.
     """
+    if not can_call(config):  # outside of a graph, as in a unit test of the node
+        if inspect.iscoroutinefunction(function):
+            return asyncio.ensure_future(function())
+        return _Threads().submit(contextvars.copy_context().run, function)
     start = config["configurable"][names.CONFIG_KEY_CALL]
-    schedule = start.keywords["schedule_task"]
-    if isinstance(schedule, _Numbered):  # a sub-task hands it on to its own
-        schedule = schedule.schedule
+    schedule, submit = start.keywords["schedule_task"], _beside(start.keywords["submit"]())
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
     function.__name__ = function.__qualname__ = name
+
+    def numbered(task: Any, counted: int, call: Any) -> Any:
+        # Tasks that the function starts come this way too, and keep their numbers.
+        return schedule(task, number if call.func is function else counted, call)
+
     return start(
         function,
         ((), {}),
         callbacks=config.get("callbacks"),
-        schedule_task=_Numbered(schedule, number),
-        # Beside langgraph's executor. That has places for so many tasks, and a task keeps its own while it waits for
-        # its sub-tasks: they would wait for each other for ever.
-        submit=lambda: _in_task if "loop" in start.keywords else _in_thread,
+        schedule_task=numbered,
+        submit=lambda: submit,
     )
 
 
-def _in_task(function: Callable[..., Any], *args: Any, **options: Any) -> asyncio.Task[Any]:
-    return asyncio.get_running_loop().create_task(function(*args, **_for(options)))
+def _beside(submit: Any) -> Any:
+    """What starts a sub-task, whatever room there is for tasks.
+
+    A task waits for its sub-tasks and keeps its place meanwhile, among `max_concurrency` or the threads of a pool. Were
+    they to wait for a place too, the first few programs of a step would wait for ever.
+    """
+    executor = copy.copy(getattr(submit, "__self__", None))  # it still waits for what is started here
+    if isinstance(executor, BackgroundExecutor):
+        executor.executor = _Threads()
+    elif isinstance(executor, AsyncBackgroundExecutor):
+        executor.semaphore = None
+    else:  # some other runtime's
+        return submit
+    return executor.submit
 
 
-def _in_thread(function: Callable[..., Any], *args: Any, **options: Any) -> concurrent.futures.Future[Any]:
-    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-    context = contextvars.copy_context()
+class _Threads(concurrent.futures.Executor):
+    """Runs everything at once, each in a thread of its own."""
 
-    def run() -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(context.run(function, *args, **_for(options)))
-        except BaseException as error:
-            future.set_exception(error)
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
-    threading.Thread(target=run, name="toolchord-call", daemon=True).start()
-    return future
+        def run() -> None:
+            try:
+                value = function(*args, **kwargs)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
 
-
-def _for(options: dict[str, Any]) -> dict[str, Any]:
-    """Options that are the function's, not the executor's."""
-    return {name: value for name, value in options.items() if not name.startswith("__")}
-
-
-class _Numbered(NamedTuple):
-    """Schedules a sub-task under a number of its own, instead of the next one."""
-
-    schedule: Callable[[Any, int, Any], Any]
-    number: int
-
-    def __call__(self, task: Any, _next: int, call: Any) -> Any:
-        return self.schedule(task, self.number, call)
+        future.set_running_or_notify_cancel()
+        threading.Thread(target=run, name="toolchord", daemon=True).start()
+        return future
 
 
 async def result(future: Any) -> Any:
@@ -144,7 +157,21 @@ async def result(future: Any) -> Any:
 
 def sends(config: RunnableConfig, writes: Writes) -> None:
     """Write to the state on behalf of the task that has this config."""
-    config["configurable"][names.CONFIG_KEY_SEND](writes)
+    if writes:
+        config["configurable"][names.CONFIG_KEY_SEND](writes)
+
+
+def handed_over(error: ParentCommand, config: RunnableConfig) -> Command[Any]:
+    """The command of a graph that a tool ran, which is meant for the graph of the task with this config."""
+    command: Command[Any] = error.args[0]
+    mine = config["configurable"].get(names.CONFIG_KEY_CHECKPOINT_NS)
+    return dataclasses.replace(command, graph=None) if command.graph == mine else command
+
+
+def hand_over(command: Command[Any], config: RunnableConfig) -> ParentCommand:
+    """What ends the task with this config by a command, as a graph that it ran itself would."""
+    mine = config["configurable"].get(names.CONFIG_KEY_CHECKPOINT_NS)
+    return ParentCommand(command if command.graph else dataclasses.replace(command, graph=mine))
 
 
 def updates(command: Command[Any]) -> Writes:
@@ -171,6 +198,8 @@ def bridged(config: RunnableConfig, parent: RunnableConfig, keep: Callable[[Writ
         parent: the parent task's.
         keep: is given the writes, for they are not among the sub-task's own.
     """
+    if not can_call(parent):
+        return config
     own, outer = config["configurable"][names.CONFIG_KEY_SEND], parent["configurable"][names.CONFIG_KEY_SEND]
 
     def send(writes: Writes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import hashlib
 import uuid
@@ -15,11 +16,11 @@ from typing import Annotated, Any, TypeAlias
 from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.config import get_config
-from langgraph.errors import GraphBubbleUp, GraphInterrupt, is_invalid_resume
+from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand, is_invalid_resume
 from langgraph.prebuilt import ToolRuntime
-from langgraph.prebuilt.tool_node import ToolCallRequest, ToolInvocationError
+from langgraph.prebuilt.tool_node import ToolCallRequest, ToolInvocationError, msg_content_output
 from langgraph.types import Command, interrupt
 from pydantic import Discriminator, ValidationError
 
@@ -47,8 +48,6 @@ Output: TypeAlias = "ToolMessage | Command[Any] | list[ToolMessage | Command[Any
 
 _SHOWN = 2_000
 """Characters of an inner call's result that streams show."""
-
-_serde = JsonPlusSerializer()
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,7 @@ class Program:
         self._kept: dict[int, Kept] = {}
         self._messages: dict[int, ToolMessage] = {}
         self._answers: dict[int, Any] = {}
+        self._serde: SerializerProtocol
 
     async def go(self) -> Output:
         """Run it to its end, or to where it waits for a person.
@@ -101,14 +101,17 @@ class Program:
         """
         info = self._runtime.execution_info
         place = private.location(self._config, info.checkpoint_id if info else None)
-        if place is None:  # nothing can be answered later, and what langgraph remembers of sub-tasks is not asked for
+        store: JournalStore
+        if place is not None:
+            store, self._serde = CheckpointStore(place, blocking=self.blocking), place.saver.serde
+        else:  # nothing can be answered later, and what langgraph remembers of sub-tasks is not asked for
             self._attempt = uuid.uuid4().hex
-        store: JournalStore = CheckpointStore(place, blocking=self.blocking) if place else _memory.of(self._run)
+            store = self._serde = _memory.of(self._run) if private.can_call(self._config) else _LocalStore()
         journal = await TaskJournal.open(store, self._run, unclear=self._ask_what_became_of)
         journal.host = self
         self._journal = journal
         for number, data in sorted(journal.kept.items()):
-            self._kept[number] = Kept.read(data)
+            self._kept[number] = Kept.read(data, self._serde)
             private.sends(self._config, self._kept[number].writes)
         token = _current.set(self)
         try:
@@ -129,8 +132,8 @@ class Program:
 
     def _limits(self) -> Limits:
         limits = self._frame.limits or self._frame.sandbox.limits
-        most = self._config.get("max_concurrency") or limits.concurrency
-        return dataclasses.replace(limits, concurrency=min(limits.concurrency, most))
+        most = self._config.get("max_concurrency")
+        return limits if not most else dataclasses.replace(limits, concurrency=min(most, limits.concurrency))
 
     @property
     def _run(self) -> str:
@@ -167,7 +170,7 @@ class Program:
     def kept(self, call: CallIdentity) -> bytes | None:
         """See `journal.Host`."""
         kept = self._kept.get(call.number)
-        return None if kept is None else kept.written()
+        return None if kept is None else kept.written(self._serde)
 
     # a call
 
@@ -195,7 +198,10 @@ class Program:
                 if isinstance(asked, Answered):
                     return asked.value
                 asked = asked.override(tool=capture.view)
-                output = self._frame.run(asked) if self.blocking else await self._frame.arun(asked)
+                try:
+                    output = self._frame.run(asked) if self.blocking else await self._frame.arun(asked)
+                except ParentCommand as error:  # a graph that the tool ran hands over; the program goes on
+                    output = private.handed_over(error, config)
             return self._value(call, capture, output)
         except (GraphBubbleUp, CallPaused) as pause:
             raise pause if isinstance(pause, CallPaused) else CallPaused(pause) from None
@@ -230,7 +236,7 @@ class Program:
     def _apply(self, call: CallIdentity, command: Command[Any]) -> None:
         """Do what a tool's command says: update the state at once, for later calls to see; go elsewhere at the end."""
         kept = self._kept[call.number]
-        if command.graph is None:
+        if command.graph is None and private.can_call(self._config):
             writes = private.updates(command)
             kept.writes.extend(writes)
             private.sends(self._config, writes)
@@ -315,34 +321,35 @@ class Captured(Capture):
     def __init__(self, tool: BaseTool, config: RunnableConfig) -> None:
         super().__init__(tool)
         self._made: Any = None
+        self._said: Any = None
+        self._artifact: Any = None
         cls = type(self.view)
 
         def invoke(given: Any, _config: Any = None, **options: Any) -> Any:
-            self._made = cls.invoke(self.view, given, config, **options)
-            return self._made
+            return self._noted(cls.invoke(self.view, given, config, **options))
 
         async def ainvoke(given: Any, _config: Any = None, **options: Any) -> Any:
-            self._made = await cls.ainvoke(self.view, given, config, **options)
-            return self._made
+            return self._noted(await cls.ainvoke(self.view, given, config, **options))
 
         object.__setattr__(self.view, "invoke", invoke)
         object.__setattr__(self.view, "ainvoke", ainvoke)
 
+    def _noted(self, made: Any) -> Any:
+        """What LangChain made of the result; what it says is kept, for a wrapper may change the message in place."""
+        self._made = made
+        if isinstance(made, ToolMessage):
+            self._said, self._artifact = msg_content_output(copy.deepcopy(made.content)), made.artifact
+        return made
+
     def native(self, message: ToolMessage) -> Any:
-        """The tool's own value, unless something between it and the program changed the message's text."""
-        made = self._made
-        if isinstance(made, Command):
+        """The tool's own value, unless something between it and the program changed what the message says."""
+        if not isinstance(self._made, ToolMessage) or message.artifact is not self._artifact:
             return self.message_value(message)
-        if isinstance(made, ToolMessage) and (
-            message.content == made.content
-            or (
-                isinstance(message.content, str)
-                and isinstance(made.content, str)
-                and made.content
-                and message.content.endswith(made.content)
-            )
-        ):
-            return self.value(made)
+        said = self._said
+        if message.content == said:
+            return self.value(self._made)
+        if said and isinstance(said, str) and isinstance(message.content, str) and message.content.endswith(said):
+            return self.value(self._made)  # a note was put in front of it
         return self.message_value(message)
 
     def message_value(self, message: ToolMessage) -> Any:
@@ -361,16 +368,16 @@ class Kept:
     def __bool__(self) -> bool:
         return bool(self.commands or self.writes)
 
-    def written(self) -> bytes:
+    def written(self, serde: SerializerProtocol) -> bytes:
         """As bytes, for a store."""
-        kind, data = _serde.dumps_typed([self.commands, [list(write) for write in self.writes]])
+        kind, data = serde.dumps_typed([self.commands, [list(write) for write in self.writes]])
         return kind.encode() + b":" + data
 
     @classmethod
-    def read(cls, data: bytes) -> Kept:
+    def read(cls, data: bytes, serde: SerializerProtocol) -> Kept:
         """From bytes."""
         kind, _, rest = data.partition(b":")
-        commands, writes = _serde.loads_typed((kind.decode(), rest))
+        commands, writes = serde.loads_typed((kind.decode(), rest))
         return cls(commands, [(channel, value) for channel, value in writes])
 
 
@@ -411,15 +418,34 @@ def _as_child(config: RunnableConfig) -> Iterator[None]:
         var_child_runnable_config.reset(token)
 
 
+class _LocalStore(MemoryStore):
+    """A store in a graph without a checkpointer. It keeps things as they are: nothing says that they can be written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._things: list[Any] = []
+
+    async def delete(self, run: str) -> None:
+        await super().delete(run)
+        self._things.clear()
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        self._things.append(obj)
+        return "local", str(len(self._things) - 1).encode()
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return self._things[int(data[1])]
+
+
 class _Memory:
     """Stores of runs in graphs without a checkpointer, for a node that is retried. The oldest are forgotten."""
 
     def __init__(self, most: int) -> None:
-        self._stores: OrderedDict[str, MemoryStore] = OrderedDict()
+        self._stores: OrderedDict[str, _LocalStore] = OrderedDict()
         self._most = most
 
-    def of(self, run: str) -> MemoryStore:
-        store = self._stores.setdefault(run, MemoryStore())
+    def of(self, run: str) -> _LocalStore:
+        store = self._stores.setdefault(run, _LocalStore())
         self._stores.move_to_end(run)
         while len(self._stores) > self._most:
             self._stores.popitem(last=False)
