@@ -12,6 +12,7 @@ import concurrent.futures
 import contextvars
 import copy
 import dataclasses
+import functools
 import hashlib
 import inspect
 import threading
@@ -98,7 +99,8 @@ def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any
             return asyncio.ensure_future(function())
         return _Threads().submit(contextvars.copy_context().run, function)
     start = config["configurable"][names.CONFIG_KEY_CALL]
-    schedule, submit = start.keywords["schedule_task"], _beside(start.keywords["submit"]())
+    given = _given(start)
+    schedule, submit = given["schedule_task"], _beside(given["submit"]())
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
     function.__name__ = function.__qualname__ = name
 
@@ -113,6 +115,19 @@ def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any
         schedule_task=numbered,
         submit=lambda: submit,
     )
+
+
+def _given(start: Any) -> dict[str, Any]:
+    """What langgraph starts sub-tasks with. A node with a timeout has a guard before it, which no sub-task passes late."""
+    while not isinstance(start, functools.partial):
+        try:
+            start = inspect.getclosurevars(start).nonlocals["call"]
+        except (TypeError, KeyError):
+            raise ConfigurationError(
+                f"langgraph {version('langgraph')} starts sub-tasks in a way that is not known here; "
+                f"use another version (1.2 is known to work), or a newer toolchord"
+            ) from None
+    return dict(start.keywords)
 
 
 def _beside(submit: Any) -> Any:

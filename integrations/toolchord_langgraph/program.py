@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import dataclasses
@@ -35,7 +36,7 @@ from toolchord import (
     Unclear,
     current_call,
 )
-from toolchord.errors import CallPaused
+from toolchord.errors import CallPaused, JournalConflict
 from toolchord.journal import Outcome
 from toolchord.results import shorten
 from toolchord_langchain.calls import Capture
@@ -45,6 +46,9 @@ from toolchord_langgraph.journal import TaskJournal
 from toolchord_langgraph.store import CheckpointStore
 
 Output: TypeAlias = "ToolMessage | Command[Any] | list[ToolMessage | Command[Any]]"
+
+_PATIENCE = 10.0
+"""Seconds within which an attempt that langgraph has given up must have stopped."""
 
 _SHOWN = 2_000
 """Characters of an inner call's result that streams show."""
@@ -107,7 +111,7 @@ class Program:
         else:  # nothing can be answered later, and what langgraph remembers of sub-tasks is not asked for
             self._attempt = uuid.uuid4().hex
             store = self._serde = _memory.of(self._run) if private.can_call(self._config) else _LocalStore()
-        journal = await TaskJournal.open(store, self._run, unclear=self._ask_what_became_of)
+        journal = await self._opened(store)
         journal.host = self
         self._journal = journal
         for number, data in sorted(journal.kept.items()):
@@ -129,6 +133,19 @@ class Program:
         message = self._answer(result)
         commands = [command for _, kept in sorted(self._kept.items()) for command in kept.commands]
         return [*commands, message] if commands else message
+
+    async def _opened(self, store: JournalStore) -> TaskJournal:
+        """The journal. A node that is retried after its timeout may be here before the last attempt has stopped."""
+        info = self._runtime.execution_info
+        patience = _PATIENCE if info is not None and info.node_attempt > 1 else 0.0
+        deadline = asyncio.get_running_loop().time() + patience
+        while True:
+            try:
+                return await TaskJournal.open(store, self._run, unclear=self._ask_what_became_of)
+            except JournalConflict:
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+            await asyncio.sleep(0.01)
 
     def _limits(self) -> Limits:
         limits = self._frame.limits or self._frame.sandbox.limits
