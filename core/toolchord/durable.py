@@ -176,17 +176,21 @@ class DurableJournal(Journal):
         if not await store.put(run, f"attempt/{attempt}", msgspec.msgpack.encode(mine), fence=attempt):
             raise JournalConflict(run, attempt)
         mine.begin()
-        if attempt > 1:
-            rows = await store.load(run)  # what an earlier attempt wrote until it was fenced off
-        journal = cls(store, run, attempt, rows, unclear)
+        try:
+            if attempt > 1:
+                rows = await store.load(run)  # what an earlier attempt wrote until it was fenced off
+            journal = cls(store, run, attempt, rows, unclear)
+        except BaseException:
+            mine.end()  # nobody would ever end it
+            raise
         journal._mine = mine
         return journal
 
     async def end(self) -> None:
         """See `Journal.end`."""
-        if self._mine is not None:
-            self._mine.end()
-            self._mine = None
+        mine, self._mine = self._mine, None
+        if mine is not None:
+            mine.end()
             await self._store.put(self.run, f"ended/{self.attempt}", b"")
 
     async def begin(self, record: RunRecord) -> str | None:

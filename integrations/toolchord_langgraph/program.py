@@ -117,11 +117,11 @@ class Program:
         journal = await self._opened(store)
         journal.host = self
         self._journal = journal
-        for number in journal.in_order(journal.kept):
-            kept = self._kept[number] = Kept.read(journal.kept[number], self._serde)
-            self._written.extend((kept, write) for write in kept.writes)
         token = _current.set(self)
         try:
+            for number in journal.in_order(journal.kept):
+                kept = self._kept[number] = Kept.read(journal.kept[number], self._serde)
+                self._written.extend((kept, write) for write in kept.writes)
             result = await self._frame.sandbox.execute(
                 self._code,
                 self._frame.catalogue,
@@ -132,6 +132,7 @@ class Program:
             )
         finally:
             _current.reset(token)
+            await journal.end()  # also if it never came to run
         self._raise_what_waits(result)
         message = self._answer(result)
         self._kept = {number: kept for number, kept in sorted(self._kept.items()) if journal.has_ended(number)}

@@ -18,14 +18,18 @@ from langgraph.types import Command, RetryPolicy, interrupt
 from typing_extensions import TypedDict
 
 from tests.integrations.langgraph.graphs import (
+    GO,
+    Script,
     State,
     calls,
+    graph_of,
     invoke,
     program,
     thread,
     tool_messages,
 )
 from toolchord import CodeSandbox
+from toolchord.errors import ConfigurationError
 from toolchord_langgraph import CodeOrchestrator
 
 
@@ -196,3 +200,25 @@ async def test_writes_keep_their_order_when_a_program_goes_on(sandbox: CodeSandb
 def asks_a_person(what: str) -> str:
     """Ask a person."""
     return str(interrupt(what))
+
+
+@tool(response_format="content_and_artifact")
+def measure(what: str) -> tuple[str, dict[str, Any]]:
+    """Measure something."""
+    return f"measured {what}", {"variables": b"not those of a program"}
+
+
+async def test_another_tools_artifact_is_not_taken_for_variables(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    node = CodeOrchestrator([measure, ledger.pay], sandbox=sandbox)
+    model = Script(turns=[calls(("measure", {"what": "x"})), program("return await pay(1)", 2), "done"])
+    result = await graph_of(node, model, InMemorySaver()).ainvoke(GO, thread())
+    assert texts(result) == ["measured x", "paid 1"]
+
+
+async def test_a_program_that_never_came_to_run_is_not_going_on(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    transcript = dict.fromkeys(("ok", "value", "stdout", "stderr", "error", "calls", "duration"))
+    broken = ToolMessage("", tool_call_id="c0", artifact={**transcript, "variables": b"spoilt"})
+    app = one_node(CodeOrchestrator([ledger.pay], sandbox=sandbox), InMemorySaver())
+    for given in ({"messages": [broken, program("return await pay(1)")], "notes": []}, None):
+        with pytest.raises(ConfigurationError, match="hold no variables"):
+            await app.ainvoke(given, thread())
