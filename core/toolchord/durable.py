@@ -114,7 +114,7 @@ class _Header(msgspec.Struct, frozen=True):
     python: tuple[int, int]
 
 
-_START = re.compile(r"start/(\d+)/(\d+)")
+_START = re.compile(r"start/(\d+)/\d+(/\d+)?")
 
 
 def latest_attempt(rows: Mapping[str, bytes]) -> int:
@@ -138,6 +138,7 @@ class DurableJournal(Journal):
         self._mine: Attempt | None = None
         self._unclear = unclear
         self._outcomes: dict[int, Outcome] = {}
+        self._starts: Counter[int] = Counter()
         self._take(rows)
         begun = (found for key in rows if (found := _START.fullmatch(key)) and f"pause/{key[6:]}" not in rows)
         self._begun = Counter(int(found[1]) for found in begun)
@@ -215,18 +216,21 @@ class DurableJournal(Journal):
 
     async def call(self, call: CallIdentity, produce: Callable[[], Awaitable[Outcome]], *, repeatable: bool) -> Outcome:
         """See `Journal.call`."""
-        number = call.number
+        number, place = call.number, ""
         if (known := self._outcomes.get(number)) is not None:
             return known
         if not repeatable:
             if number in self._begun:
                 await self._unclear(call)
-            await self._put(f"start/{number}/{self.attempt}", call.digest.encode())
+            again = f"/{self._starts[number]}" if self._starts[number] else ""  # an adapter may have answered its pause
+            place = f"{number}/{self.attempt}{again}"
+            self._starts[number] += 1
+            await self._put(f"start/{place}", call.digest.encode())
         try:
             outcome = await produce()
         except CallPaused:
             if not repeatable:
-                await self._put(f"pause/{number}/{self.attempt}", b"")
+                await self._put(f"pause/{place}", b"")
             raise
         # A fact, whoever has taken over the run by now.
         await self._store.put(self.run, f"call/{number}", msgspec.msgpack.encode(outcome))

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from toolchord import DurableJournal, MemoryStore
+from toolchord import CallIdentity, DurableJournal, MemoryStore, Unclear
+from toolchord.errors import CallPaused
+from toolchord.journal import Outcome
+
+CALL = CallIdentity(1, "default.pay", "0" * 64, 1)
 
 
 async def test_an_attempt_that_could_not_be_opened_is_not_going_on() -> None:
@@ -24,3 +28,27 @@ async def test_an_attempt_that_could_not_be_opened_is_not_going_on() -> None:
     with pytest.raises(OSError, match="no connection"):
         await DurableJournal.open(store, "run")
     assert (await DurableJournal.open(store, "run")).attempt == 3
+
+
+async def test_a_call_that_paused_began_again_and_was_cut_off_is_not_repeated() -> None:
+    """An adapter that gets an answer within the attempt calls again; the first pause says nothing of the second try."""
+    store = MemoryStore()
+    journal = await DurableJournal.open(store, "run")
+    tries: list[str] = []
+
+    async def produce() -> Outcome:
+        tries.append("pay")
+        if len(tries) == 1:
+            raise CallPaused("wait")
+        raise KeyboardInterrupt  # the process ends in the middle of it
+
+    with pytest.raises(CallPaused):
+        await journal.call(CALL, produce, repeatable=False)
+    with pytest.raises(KeyboardInterrupt):
+        await journal.call(CALL, produce, repeatable=False)
+    await journal.end()
+    journal = await DurableJournal.open(store, "run")
+    with pytest.raises(CallPaused) as paused:
+        await journal.call(CALL, produce, repeatable=False)
+    assert isinstance(paused.value.reason, Unclear)
+    assert tries == ["pay", "pay"]
