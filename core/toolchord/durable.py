@@ -16,7 +16,8 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Self
 
 import msgspec
@@ -33,7 +34,7 @@ __all__ = ["DurableJournal", "JournalStore", "MemoryStore", "Unclear"]
 UnclearHandler = Callable[[CallIdentity], Awaitable[Decision | None]]
 """Asked about a call of which it is not known whether it took effect."""
 
-_START = re.compile(r"start/(\d+)/(\d+)")
+_START = re.compile(r"start/(\d+)/(\d+)(?:/\d+)?")
 
 _MOST = 256 << 20
 
@@ -69,6 +70,7 @@ class DurableJournal(Journal):
         self._repairs = header.repairs if header else repairs
         self._outcomes = _outcomes(rows.run, stored)
         self._begun = _begun(stored)
+        self._starts: Counter[int] = Counter()
         self._given = _answers(rows.run, stored)
         self.asked = {one.id: one for one in _asked(rows.run, stored)}
         self.decisions = {
@@ -116,11 +118,22 @@ class DurableJournal(Journal):
             raise ConfigurationError(f"the run {run!r} can't repair itself; give the new run a name of its own")
         rows = Rows(store, run, max_bytes)
         attempt, mine, stored = await _claim(rows)
-        journal = cls(rows, attempt, stored, unclear, repairs)
+        try:
+            journal = cls(rows, attempt, stored, unclear, repairs)
+            if journal._repairs:
+                await journal._learn(store)
+        except BaseException:
+            mine.end()
+            raise
         journal._mine = mine
-        if journal._repairs:
-            await journal._learn(store)
         return journal
+
+    async def end(self) -> None:
+        """See `Journal.end`."""
+        mine, self._mine = self._mine, None
+        if mine is not None:
+            mine.end()
+            await self._rows.put(f"ended/{self.attempt}", b"")
 
     async def _learn(self, store: JournalStore) -> None:
         """Take over what the run that this one repairs has done, and what that one took over itself."""
@@ -185,7 +198,8 @@ class DurableJournal(Journal):
             return await produce()
         except CallPaused:
             if call.number in self._begun and self._begun[call.number] == self.attempt:
-                await self._put(f"pause/{call.number}/{self.attempt}", b"")  # it began, and took no effect
+                await self._put(f"pause/{self._place(call.number)}", b"")  # it began, and took no effect
+                self._starts[call.number] += 1  # an adapter may have it answered, and begun again, in this attempt
                 del self._begun[call.number], self._given[call.digest, call.occurrence]
             raise
 
@@ -202,18 +216,15 @@ class DurableJournal(Journal):
         """Take up outcomes that were written by somebody else."""
         self._outcomes |= _outcomes(self.run, await self._rows.load())
 
+    def _place(self, number: int) -> str:
+        """Names a beginning of a call: the attempt, and which time in it."""
+        return f"{number}/{self.attempt}" + (f"/{self._starts[number]}" if self._starts[number] else "")
+
     async def starting(self, call: CallIdentity) -> None:
         """See `Journal.starting`."""
-        await self._put(f"start/{call.number}/{self.attempt}", msgspec.msgpack.encode((call.digest, call.occurrence)))
+        await self._put(f"start/{self._place(call.number)}", msgspec.msgpack.encode((call.digest, call.occurrence)))
         self._begun[call.number] = self.attempt
         self._given[call.digest, call.occurrence] = None
-
-    async def end(self) -> None:
-        """See `Journal.end`."""
-        if self._mine is not None:
-            self._mine.end()
-            self._mine = None
-            await self._rows.put(f"ended/{self.attempt}", b"")
 
     async def undoing(self, number: int) -> bool:
         """See `Journal.undoing`."""
@@ -266,7 +277,11 @@ async def _claim(rows: Rows, *, take_over: bool = False) -> tuple[int, Attempt, 
     if not await rows.put(f"attempt/{attempt}", msgspec.msgpack.encode(mine), fence=attempt):
         raise JournalConflict(rows.run, attempt)
     mine.begin()
-    return attempt, mine, await rows.load()
+    try:
+        return attempt, mine, await rows.load()
+    except BaseException:
+        mine.end()  # nobody would ever end it
+        raise
 
 
 def _outcomes(run: str, stored: Mapping[str, bytes]) -> dict[int, Outcome]:
@@ -274,12 +289,18 @@ def _outcomes(run: str, stored: Mapping[str, bytes]) -> dict[int, Outcome]:
     return {outcome.call: outcome for outcome in found}
 
 
+def _open_starts(stored: Mapping[str, bytes]) -> Iterator[tuple[str, int, int]]:
+    """Every row of a call that began and did not pause, with the call's number and the attempt."""
+    for key in stored:
+        if (found := _START.fullmatch(key)) and f"pause/{key[6:]}" not in stored:
+            yield key, int(found[1]), int(found[2])
+
+
 def _begun(stored: Mapping[str, bytes]) -> dict[int, int]:
     """The calls that began and did not pause, and in which attempt."""
     begun: dict[int, int] = {}
-    for key in stored:
-        if (found := _START.fullmatch(key)) and f"pause/{key[6:]}" not in stored:
-            begun[int(found[1])] = max(begun.get(int(found[1]), 0), int(found[2]))
+    for _, number, attempt in _open_starts(stored):
+        begun[number] = max(begun.get(number, 0), attempt)
     return begun
 
 
@@ -292,8 +313,8 @@ def _answers(run: str, stored: Mapping[str, bytes]) -> Answers:
     """What the calls of a run gave, by digest and occurrence."""
     outcomes = _outcomes(run, stored)
     answers: Answers = {(one.digest, one.occurrence): one for one in outcomes.values()}
-    for number, attempt in _begun(stored).items():
+    for key, number, _ in _open_starts(stored):
         if number not in outcomes:
-            digest, occurrence = unpacked(run, stored[f"start/{number}/{attempt}"], tuple[str, int])
+            digest, occurrence = unpacked(run, stored[key], tuple[str, int])
             answers[digest, occurrence] = None
     return answers

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from langgraph.errors import GraphBubbleUp, is_invalid_resume
@@ -15,6 +16,8 @@ from toolchord.identity import current
 from toolchord.journal import Outcome
 from toolchord.rows import Rows
 from toolchord_langgraph import private
+
+_KEPT = re.compile(r"kept/(\d+)/(\d+)")
 
 
 class Host(Protocol):
@@ -53,12 +56,28 @@ class TaskJournal(DurableJournal):
         self, rows: Rows, attempt: int, stored: Mapping[str, bytes], unclear: UnclearHandler | None, repairs: str
     ) -> None:
         super().__init__(rows, attempt, stored, unclear, repairs)
-        self.kept = {int(key[5:]): data for key, data in stored.items() if key.startswith("kept/")}
-        """What else was kept with calls that have ended, by number."""
+        newest: dict[int, tuple[int, bytes]] = {}
+        for key, data in stored.items():
+            if found := _KEPT.fullmatch(key):
+                number = int(found[1])
+                newest[number] = max(newest.get(number, (0, b"")), (int(found[2]), data))
+        self._tried = frozenset(newest)
+        self.kept = {number: data for number, (_, data) in newest.items() if data and number in self._outcomes}
+        """What else was kept with calls that have ended, by number; a call that was cut off here has not ended."""
 
     def cut_off(self, number: int) -> int:
         """The attempt in which a call began and left no outcome."""
         return self._begun[number]
+
+    def has_ended(self, number: int) -> bool:
+        """Whether a call has given something, and that is kept."""
+        return number in self._outcomes
+
+    def in_order(self, numbers: Iterable[int]) -> list[int]:
+        """Calls in the order in which they ended, as far as the program was told."""
+        told = [outcome.call for event in self.events for outcome in event.outcomes]
+        order = {number: place for place, number in enumerate(told)}
+        return sorted(numbers, key=lambda number: (order.get(number, len(order)), number))
 
     async def call(self, call: CallIdentity, produce: Callable[[], Awaitable[Outcome]], *, repeatable: bool) -> Outcome:
         """See `Journal.call`."""
@@ -68,8 +87,9 @@ class TaskJournal(DurableJournal):
 
         async def kept() -> Outcome:
             outcome = await produce()
-            if (more := host.kept(call)) is not None:
-                await self._rows.put(f"kept/{call.number}", more)
+            more = host.kept(call)
+            if more is not None or call.number in self._tried:  # what an earlier attempt kept counts no more
+                await self._rows.put(f"kept/{call.number}/{self.attempt}", more or b"")
             return outcome
 
         async def run() -> Any:

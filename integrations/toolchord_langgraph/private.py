@@ -11,6 +11,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import dataclasses
+import functools
 import hashlib
 import inspect
 import threading
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import patch_config
 from langgraph._internal import _constants as names
+from langgraph.channels import EphemeralValue, LastValue, LastValueAfterFinish, UntrackedValue
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import ParentCommand
 from langgraph.prebuilt import ToolNode
@@ -96,7 +98,8 @@ def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any
             return asyncio.ensure_future(function())
         return _in_thread(function)
     start = config["configurable"][names.CONFIG_KEY_CALL]
-    schedule = start.keywords["schedule_task"]
+    given = _given(start)
+    schedule = given["schedule_task"]
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
     function.__name__ = function.__qualname__ = name
 
@@ -111,8 +114,21 @@ def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any
         schedule_task=numbered,
         # Beside langgraph's executor. That has places for so many tasks, and a task keeps its own while it waits for
         # its sub-tasks: they would wait for each other for ever.
-        submit=lambda: _in_task if "loop" in start.keywords else _in_thread,
+        submit=lambda: _in_task if "loop" in given else _in_thread,
     )
+
+
+def _given(start: Any) -> dict[str, Any]:
+    """What langgraph starts sub-tasks with. A node with a timeout has a guard before it, which stops late ones."""
+    while not isinstance(start, functools.partial):
+        try:
+            start = inspect.getclosurevars(start).nonlocals["call"]
+        except (TypeError, KeyError):
+            raise ConfigurationError(
+                f"langgraph {version('langgraph')} starts sub-tasks in a way that is not known here; "
+                f"use another version (1.2 is known to work), or a newer toolchord"
+            ) from None
+    return dict(start.keywords)
 
 
 def _in_task(function: Callable[..., Any], *args: Any, **options: Any) -> asyncio.Task[Any]:
@@ -169,24 +185,67 @@ def updates(command: Command[Any]) -> Writes:
     return list(command._update_as_tuples())
 
 
-def current_state(config: RunnableConfig, state: Any) -> Any:
-    """A task's state with its own writes so far; as it was where it is no state of a graph's channels."""
+def reading(config: RunnableConfig, writes: Callable[[], Writes]) -> Any:
+    """How the task with this config reads the state, with writes that it will make when it ends, one after another."""
     read = config["configurable"][names.CONFIG_KEY_READ]
-    keys = list(state) if isinstance(state, dict) else list(getattr(type(state), "model_fields", ()))
+
+    def with_writes(place: Any, channels: Any, managed: Any, task: Any, select: Any, fresh: bool = False) -> Any:
+        values = read.func(place, channels, managed, task, select, fresh)
+        mine = [write for write in writes() if write[0] in channels] if fresh else []
+        for name in {name for name, _ in mine}.intersection([select] if isinstance(select, str) else select):
+            channel = channels[name].copy()
+            if own := [value for written, value in task.writes if written == name]:
+                channel.update(own)
+            for _, value in (write for write in mine if write[0] == name):
+                channel.update([value])
+            if isinstance(select, str):
+                return channel.get()
+            values[name] = channel.get()
+        return values
+
+    return functools.partial(with_writes, *read.args)
+
+
+def settled(config: RunnableConfig, writes: Writes) -> Writes:
+    """Writes that were made one after another, as a task may make them at once: of some channels only the last."""
+    channels = config["configurable"][names.CONFIG_KEY_READ].args[1]
+    last = {name: place for place, (name, _) in enumerate(writes) if isinstance(channels.get(name), _TAKE_ONE)}
+    return [write for place, write in enumerate(writes) if last.get(write[0], place) == place]
+
+
+_TAKE_ONE = (LastValue, LastValueAfterFinish, EphemeralValue, UntrackedValue)
+"""Channels that take one value in a step."""
+
+
+def current_state(read: Any, state: Any, writes: Writes) -> Any:
+    """A task's state as it is after these writes; as it was where it is no state of a graph's channels."""
+    kind: Any = type(state)
+    keys = list(getattr(kind, "model_fields", ()))
+    if isinstance(state, dict):
+        keys = list({**state, **{name: None for name, _ in writes if name in read.args[1]}})
+    if dataclasses.is_dataclass(state):
+        keys = [one.name for one in dataclasses.fields(state) if one.init]
     try:
         values = read(keys, True)
     except KeyError:  # something else than the graph's own state was given to the node
         return state
-    return {**state, **values} if isinstance(state, dict) else state.model_copy(update=values) if keys else state
+    if isinstance(state, dict):
+        return {**state, **values}
+    if dataclasses.is_dataclass(kind):
+        return dataclasses.replace(state, **values)
+    return state.model_copy(update=values) if keys else state
 
 
-def bridged(config: RunnableConfig, parent: RunnableConfig, keep: Callable[[Writes], None]) -> RunnableConfig:
+def bridged(
+    config: RunnableConfig, parent: RunnableConfig, keep: Callable[[Writes], None], read: Any = None
+) -> RunnableConfig:
     """A sub-task's config with which a tool reads and writes the state as part of the parent task.
 
     Args:
         config: the sub-task's.
         parent: the parent task's.
         keep: is given the writes, for they are not among the sub-task's own.
+        read: how the state is read, where the parent task does not make the writes at once; see `reading`.
     """
     if not can_call(parent):
         return config
@@ -197,8 +256,8 @@ def bridged(config: RunnableConfig, parent: RunnableConfig, keep: Callable[[Writ
             own(answers)  # they belong to the one who asked
         if others := [write for write in writes if write[0] != names.RESUME]:
             keep(others)
-            outer(others)
+            if read is None:
+                outer(others)
 
-    read = parent["configurable"][names.CONFIG_KEY_READ]
-    patch = {names.CONFIG_KEY_SEND: send, names.CONFIG_KEY_READ: read}
+    patch = {names.CONFIG_KEY_SEND: send, names.CONFIG_KEY_READ: read or parent["configurable"][names.CONFIG_KEY_READ]}
     return patch_config(config, configurable={**config["configurable"], **patch})

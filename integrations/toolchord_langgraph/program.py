@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import dataclasses
@@ -11,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, TypeAlias
 
 from langchain_core.messages import ToolCall, ToolMessage
@@ -38,7 +40,7 @@ from toolchord import (
     Policy,
     current_call,
 )
-from toolchord.errors import CallPaused
+from toolchord.errors import CallPaused, JournalConflict
 from toolchord.journal import Outcome
 from toolchord.results import Output as Printed
 from toolchord.results import shorten
@@ -49,6 +51,9 @@ from toolchord_langgraph.journal import TaskJournal
 from toolchord_langgraph.store import CheckpointStore
 
 Output: TypeAlias = "ToolMessage | Command[Any] | list[ToolMessage | Command[Any]]"
+
+_PATIENCE = 10.0
+"""Seconds within which an attempt that langgraph has given up must have stopped."""
 
 _SHOWN = 2_000
 """Characters of an inner call's result that streams show."""
@@ -96,6 +101,8 @@ class Program:
         self._id = runtime.tool_call_id or "code"
         self._attempt = ""
         self._kept: dict[int, Kept] = {}
+        self._written: list[tuple[Kept, tuple[str, Any]]] = []
+        self._read = private.reading(self._config, self._writes) if private.can_call(self._config) else None
         self._messages: dict[int, ToolMessage] = {}
         self._records: dict[int, CallRecord] = {}
         self._serde: SerializerProtocol
@@ -116,14 +123,14 @@ class Program:
             self._attempt = uuid.uuid4().hex
             store = self._serde = _memory.of(self._run) if private.can_call(self._config) else _LocalStore()
         self._tell = streaming.watcher(self._runtime, self._id)
-        journal = await TaskJournal.open(store, self._run, unclear=self._ask_what_became_of)
+        journal = await self._opened(store)
         journal.host = self
         self._journal = journal
-        for number, data in sorted(journal.kept.items()):
-            self._kept[number] = Kept.read(data, self._serde)
-            private.sends(self._config, self._kept[number].writes)
         token = _current.set(self)
         try:
+            for number in journal.in_order(journal.kept):
+                kept = self._kept[number] = Kept.read(journal.kept[number], self._serde)
+                self._written.extend((kept, write) for write in kept.writes)
             result = await self._frame.sandbox.execute(
                 self._code,
                 self._frame.catalogue,
@@ -135,9 +142,13 @@ class Program:
             )
         finally:
             _current.reset(token)
+            await journal.end()  # also if it never came to run
         self._raise_what_waits(result)
         message = self._answer(result)
-        commands = [command for _, kept in sorted(self._kept.items()) for command in kept.commands]
+        self._kept = {number: kept for number, kept in sorted(self._kept.items()) if journal.has_ended(number)}
+        if self._read is not None:  # only now: a node that fails after it has written is taken for one that has ended
+            private.sends(self._config, private.settled(self._config, self._writes()))
+        commands = [command for kept in self._kept.values() for command in kept.commands]
         return [*commands, message] if commands else message
 
     def _watch(self, news: Printed | CallRecord) -> None:
@@ -145,10 +156,23 @@ class Program:
             self._records[news.id] = news
         self._tell(news)
 
+    async def _opened(self, store: JournalStore) -> TaskJournal:
+        """The journal. A node that is retried after its timeout may be here before the last attempt has stopped."""
+        info = self._runtime.execution_info
+        patience = _PATIENCE if info is not None and info.node_attempt > 1 else 0.0
+        deadline = asyncio.get_running_loop().time() + patience
+        while True:
+            try:
+                return await TaskJournal.open(store, self._run, unclear=self._ask_what_became_of)
+            except JournalConflict:
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+            await asyncio.sleep(0.01)
+
     def _limits(self) -> Limits:
         limits = self._frame.limits or self._frame.sandbox.limits
-        most = self._config.get("max_concurrency") or limits.concurrency
-        return dataclasses.replace(limits, concurrency=min(limits.concurrency, most))
+        most = self._config.get("max_concurrency")
+        return limits if not most else dataclasses.replace(limits, concurrency=min(most, limits.concurrency))
 
     @property
     def _run(self) -> str:
@@ -194,11 +218,11 @@ class Program:
         call = current_call()
         assert call is not None
         kept = self._kept[call.number] = Kept()
-        config = private.bridged(get_config(), self._config, kept.writes.extend)
+        config = private.bridged(get_config(), self._config, partial(self._write, kept), self._read)
         capture = Captured(tool, config)
         state = self._runtime.state
-        if any(one.writes for one in list(self._kept.values())):  # calls of a sync graph are threads
-            state = private.current_state(self._config, state)
+        if self._read is not None and (writes := self._writes()):
+            state = private.current_state(self._read, state, writes)
         runtime = dataclasses.replace(self._runtime, state=state, tool_call_id=self._inner_id(call), config=config)
         made = ToolCall(name=tool.name, args=request["args"], id=self._inner_id(call), type="tool_call")
         try:
@@ -214,12 +238,17 @@ class Program:
                 except ParentCommand as error:  # a graph that the tool ran hands over; the program goes on
                     output = private.handed_over(error, config)
             return self._value(call, capture, output)
+        except asyncio.CancelledError:
+            kept.clear()
+            raise
         except (GraphBubbleUp, CallPaused) as pause:
+            kept.clear()  # it runs again, and writes again
             raise pause if isinstance(pause, CallPaused) else CallPaused(pause) from None
         except ToolInvocationError as error:
             raise capture.refused(error.source, hidden) from None
         except ValidationError as error:
             if is_invalid_resume(error):
+                kept.clear()
                 raise CallPaused(error) from None
             raise capture.refused(error, hidden) from None
         finally:
@@ -244,13 +273,21 @@ class Program:
             raise ToolException(str(message.text))
         return capture.native(message)
 
+    def _write(self, kept: Kept, writes: Sequence[tuple[str, Any]]) -> None:
+        """A call writes to the state; the graph gets it when the program has ended."""
+        kept.writes.extend(writes)
+        self._written.extend((kept, write) for write in writes)
+
+    def _writes(self) -> list[tuple[str, Any]]:
+        """What calls have written so far, one after another."""
+        valid = {id(kept) for kept in list(self._kept.values()) if kept.writes}
+        return [write for kept, write in list(self._written) if id(kept) in valid]
+
     def _apply(self, call: CallIdentity, command: Command[Any]) -> None:
         """Do what a tool's command says: update the state at once, for later calls to see; go elsewhere at the end."""
         kept = self._kept[call.number]
         if command.graph is None and private.can_call(self._config):
-            writes = private.updates(command)
-            kept.writes.extend(writes)
-            private.sends(self._config, writes)
+            self._write(kept, private.updates(command))
             command = dataclasses.replace(command, update=None)
             if not command.goto and command.resume is None:
                 return
@@ -390,6 +427,11 @@ class Kept:
 
     def __bool__(self) -> bool:
         return bool(self.commands or self.writes)
+
+    def clear(self) -> None:
+        """Forget it: the call has not ended."""
+        self.commands.clear()
+        self.writes.clear()
 
     def written(self, serde: SerializerProtocol) -> bytes:
         """As bytes, for a store."""

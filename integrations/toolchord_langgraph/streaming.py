@@ -56,11 +56,15 @@ def transcript(result: ExecutionResult, outer: str) -> dict[str, Any]:
     }
 
 
+_TRANSCRIPT = {"ok", "value", "stdout", "stderr", "error", "calls", "duration"}
+"""What tells a transcript from the artifacts of other tools."""
+
+
 def left_in(messages: Sequence[Any]) -> Variables:
     """What the last program left whose answer is among the messages; nothing if none did."""
     for message in reversed(messages):
         artifact = getattr(message, "artifact", None) or getattr(message, "additional_kwargs", {}).get("artifact")
-        left = artifact.get("variables") if isinstance(artifact, dict) else None
+        left = artifact.get("variables") if isinstance(artifact, dict) and artifact.keys() >= _TRANSCRIPT else None
         if isinstance(left, bytes):
             return Variables.from_bytes(left)
     return Variables()

@@ -1,0 +1,224 @@
+"""What a review found: each of these lost, repeated or mixed up something."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import pytest
+from langchain_core.messages import AnyMessage, ToolMessage
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import NodeTimeoutError
+from langgraph.graph import START, StateGraph, add_messages
+from langgraph.prebuilt import InjectedState, ToolRuntime
+from langgraph.types import Command, RetryPolicy, interrupt
+from typing_extensions import TypedDict
+
+from tests.integrations.langgraph.graphs import (
+    GO,
+    Script,
+    State,
+    calls,
+    graph_of,
+    invoke,
+    program,
+    thread,
+    tool_messages,
+)
+from toolchord import CodeSandbox
+from toolchord.errors import ConfigurationError
+from toolchord_langgraph import CodeOrchestrator
+
+
+class Ledger:
+    """Tools that note what they do."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+
+        @tool
+        async def pay(amount: int) -> str:
+            """Pay."""
+            self.did.append(f"pay {amount}")
+            return f"paid {amount}"
+
+        self.pay = pay
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[CodeSandbox]:
+    with CodeSandbox() as made:
+        yield made
+
+
+def one_node(node: Any, saver: Any, state: Any = State, **options: Any) -> Any:
+    """A graph of one node."""
+    return StateGraph(state).add_node("tools", node, **options).add_edge(START, "tools").compile(checkpointer=saver)
+
+
+def asks(message: Any) -> dict[str, Any]:
+    return {"messages": [message], "notes": []}
+
+
+def texts(result: Any) -> list[str]:
+    return [message.text for message in tool_messages(result)]
+
+
+@pytest.mark.parametrize(
+    "made", [program("return await pay(1)"), calls(("pay", {"amount": 1}), ("pay", {"amount": 2}))]
+)
+async def test_a_node_may_have_a_timeout(made: Any, ledger: Ledger, sandbox: CodeSandbox) -> None:
+    app = one_node(CodeOrchestrator([ledger.pay], sandbox=sandbox), InMemorySaver(), timeout=60.0)
+    result = await app.ainvoke(asks(made), thread())
+    assert texts(result)[0] == "paid 1"
+
+
+async def test_a_node_that_ran_out_of_time_is_retried_and_repeats_nothing(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    waits = [True]
+
+    @tool(extras={"capabilities": ["read_only"]})
+    async def look(key: str) -> str:
+        """Look something up."""
+        ledger.did.append(f"look {key}")
+        if waits:
+            waits.pop()
+            await asyncio.Event().wait()
+        return key
+
+    retry = RetryPolicy(max_attempts=2, initial_interval=0.0, jitter=False, retry_on=NodeTimeoutError)
+    node = CodeOrchestrator([ledger.pay, look], sandbox=sandbox)
+    app = one_node(node, InMemorySaver(), timeout=3.0, retry_policy=retry)
+    result = await app.ainvoke(asks(program("return [await pay(1), await look('a'), await pay(2)]")), thread())
+    assert texts(result) == ['["paid 1", "a", "paid 2"]']
+    assert ledger.did == ["pay 1", "look a", "look a", "pay 2"]
+
+
+class Breaking(InMemorySaver):
+    """A checkpointer that fails once, at a row of this name: what is there then is what a killed process leaves."""
+
+    def __init__(self, row: str) -> None:
+        super().__init__()
+        self.row: str | None = row
+
+    def put_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        if self.row and any(channel.endswith(self.row) for channel, _ in writes):
+            self.row = None
+            raise OSError("no room")
+        super().put_writes(config, writes, task_id, task_path)
+
+
+@tool(extras={"capabilities": ["idempotent"]})
+def note(text: str, runtime: ToolRuntime[Any, Any]) -> Command[Any]:
+    """Note a text."""
+    return Command(update={"notes": [text], "messages": [ToolMessage("noted", tool_call_id=runtime.tool_call_id)]})
+
+
+async def test_a_call_that_was_cut_off_before_its_result_writes_to_the_state_once(sandbox: CodeSandbox) -> None:
+    app = one_node(CodeOrchestrator([note], sandbox=sandbox), Breaking("/call/2"))
+    with pytest.raises(OSError, match="no room"):
+        await app.ainvoke(asks(program("await note('a')\nawait note('b')\nreturn 1")), thread())
+    result = await app.ainvoke(None, thread())
+    assert texts(result) == ["1"]
+    assert result["notes"] == ["a", "b"]
+
+
+class Plan(TypedDict):
+    messages: Annotated[list[AnyMessage], add_messages]
+    plan: str
+
+
+@dataclasses.dataclass
+class PlanObject:
+    messages: Annotated[list[AnyMessage], add_messages] = dataclasses.field(default_factory=list)
+    plan: str = ""
+
+
+@tool
+def set_plan(plan: str, runtime: ToolRuntime[Any, Any]) -> Command[Any]:
+    """Set the plan."""
+    return Command(update={"plan": plan, "messages": [ToolMessage("set", tool_call_id=runtime.tool_call_id)]})
+
+
+@tool
+def get_plan(state: Annotated[Any, InjectedState]) -> str:
+    """The plan."""
+    return str(state.get("plan") if isinstance(state, dict) else state.plan)
+
+
+@pytest.mark.parametrize("state", [Plan, PlanObject])
+@pytest.mark.parametrize("how", ["sync", "async"])
+async def test_a_program_sets_a_plain_key_of_the_state_again_and_again(
+    state: Any, how: str, sandbox: CodeSandbox
+) -> None:
+    app = one_node(CodeOrchestrator([set_plan, get_plan], sandbox=sandbox), InMemorySaver(), state)
+    code = "seen = []\nfor one in 'abc':\n    await set_plan(one)\n    seen.append(await get_plan())\nreturn seen"
+    result = await invoke(app, {"messages": [program(code)]}, thread(), how)
+    assert texts(result) == ['["a", "b", "c"]']
+    assert result["plan"] == "c"
+
+
+async def test_a_graph_that_stops_after_a_write_has_not_ended_its_program(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    """langgraph takes a node that has written something for one that has ended, and would not run it again."""
+    app = one_node(CodeOrchestrator([note, ledger.pay], sandbox=sandbox), Breaking("/start/2/1"))
+    with pytest.raises(OSError, match="no room"):
+        await app.ainvoke(asks(program("await note('a')\nreturn await pay(1)")), thread())
+    result = await app.ainvoke(None, thread())
+    assert (texts(result), result["notes"]) == (["paid 1"], ["a"])
+
+
+async def test_writes_keep_their_order_when_a_program_goes_on(sandbox: CodeSandbox) -> None:
+    first = asyncio.Event()
+
+    @tool
+    async def late(text: str, runtime: ToolRuntime[Any, Any]) -> Command[Any]:
+        """Note a text, but not before another has been noted."""
+        await first.wait()
+        return Command(update={"notes": [text], "messages": [ToolMessage("", tool_call_id=runtime.tool_call_id)]})
+
+    @tool
+    async def early(text: str, runtime: ToolRuntime[Any, Any]) -> Command[Any]:
+        """Note a text."""
+        first.set()
+        return Command(update={"notes": [text], "messages": [ToolMessage("", tool_call_id=runtime.tool_call_id)]})
+
+    app = one_node(CodeOrchestrator([late, early, asks_a_person], sandbox=sandbox), InMemorySaver())
+    code = "import asyncio\nawait asyncio.gather(late('second'), early('first'))\nreturn await asks_a_person('?')"
+    await app.ainvoke(asks(program(code)), thread())
+    result = await app.ainvoke(Command(resume="yes"), thread())
+    assert (texts(result), result["notes"]) == (["yes"], ["first", "second"])
+
+
+@tool
+def asks_a_person(what: str) -> str:
+    """Ask a person."""
+    return str(interrupt(what))
+
+
+@tool(response_format="content_and_artifact")
+def measure(what: str) -> tuple[str, dict[str, Any]]:
+    """Measure something."""
+    return f"measured {what}", {"variables": b"not those of a program"}
+
+
+async def test_another_tools_artifact_is_not_taken_for_variables(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    node = CodeOrchestrator([measure, ledger.pay], sandbox=sandbox)
+    model = Script(turns=[calls(("measure", {"what": "x"})), program("return await pay(1)", 2), "done"])
+    result = await graph_of(node, model, InMemorySaver()).ainvoke(GO, thread())
+    assert texts(result) == ["measured x", "paid 1"]
+
+
+async def test_a_program_that_never_came_to_run_is_not_going_on(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    transcript = dict.fromkeys(("ok", "value", "stdout", "stderr", "error", "calls", "duration"))
+    broken = ToolMessage("", tool_call_id="c0", artifact={**transcript, "variables": b"spoilt"})
+    app = one_node(CodeOrchestrator([ledger.pay], sandbox=sandbox), InMemorySaver())
+    for given in ({"messages": [broken, program("return await pay(1)")], "notes": []}, None):
+        with pytest.raises(ConfigurationError, match="hold no variables"):
+            await app.ainvoke(given, thread())
