@@ -21,6 +21,9 @@ NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 SECONDS = 120
 """How long a notebook may take. Each needs about ten seconds of an idle machine."""
 
+FIRST_TIME = "Matplotlib is building the font cache; this may take a moment.\n"
+"""What matplotlib says on a slow machine; nothing else may be warned of."""
+
 SAYS = {
     "langgraph_quickstart": [
         "'AMZN fell by 91% from 2000-02 to 2001-09.'",  # plain Python's answer
@@ -86,7 +89,8 @@ def run(notebook: Any, env: dict[str, str]) -> str:
     client.execute(env=env)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert not [output for output in outputs if output.output_type == "error"]
-    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+    warned = "".join(output.text for output in outputs if output.get("name") == "stderr")
+    assert warned in ("", FIRST_TIME)
     seen = ""
     for output in outputs:
         seen += (
