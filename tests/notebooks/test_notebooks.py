@@ -44,7 +44,7 @@ SAYS = {
         "ADBE: approve  3 to be answered, orders: ['40 ADBE at 26.64']",
         "IBM: respond  0 to be answered, orders: ['40 ADBE at 26.64', '100 XRX at 14.28']",
         "not allow this call of sell: it will recover",
-        "'GOOGL': 1",  # looked up once
+        "['AAPL', 'ADBE', 'AMZN', 'GOOGL', 'IBM', 'MSFT', 'XRX']",  # each looked up once
         "the process ended with -9",
         "{'type': 'unclear_call',",
         "'args': {'symbol': 'ADBE', 'shares': 40}",
