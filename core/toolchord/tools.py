@@ -34,7 +34,7 @@ from toolchord.models.tool_spec import (
 from toolchord.models.validated_tool import ValidatedTool, short
 from toolchord.schema import TypeWriter, brief, final_keys, parameter_list
 from toolchord.search import near
-from toolchord.signatures import LINES, Form, Misfit, from_callable, from_validated, list_field_of, schema_form
+from toolchord.signatures import LINES, Form, Misfit, Parts, from_callable, from_validated, list_field_of, schema_form
 from toolchord_guest.values import Encoder, Unsupported
 
 __all__ = [
@@ -268,15 +268,7 @@ def tool_from(
             final_keys=_declared_keys(metadata, obj.final_keys),
         )
     instance = _instance(obj) if isinstance(obj, type) else obj
-    if isinstance(instance, ValidatedTool) and type(instance).execute is ValidatedTool.execute:
-        if given.get("idempotency_key"):
-            raise RegistrationError("a ValidatedTool has no parameter for the key; read current_call().key in _execute")
-        parts = from_validated(instance)
-    else:
-        entry = _entry(instance)
-        if key := given.get("idempotency_key"):
-            entry = keyed(entry, key)
-        parts = from_callable(entry, given.get("argument_schema"))
+    parts = _parts(instance, given)
     own_name, own_aliases = _name_of(instance)
     chosen = name or own_name
     own = given.get("argument_schema", parts.schemas.get("argument_schema"))
@@ -295,6 +287,17 @@ def tool_from(
         plain_types=parts.plain_types and check is None and parts.schemas.get("argument_schema") in (None, own),
         final_keys=_declared_keys(given, parts.final_keys),
     )
+
+
+def _parts(instance: Any, given: Mapping[str, Any]) -> Parts:
+    """What an implementation says of its parameters and result."""
+    key = given.get("idempotency_key")
+    if isinstance(instance, ValidatedTool) and type(instance).execute is ValidatedTool.execute:
+        if key:
+            raise RegistrationError("a ValidatedTool has no parameter for the key; read current_call().key in _execute")
+        return from_validated(instance)
+    entry = _entry(instance)
+    return from_callable(keyed(entry, key) if key else entry, given.get("argument_schema"))
 
 
 def keyed(function: Callable[..., Any], parameter: str) -> Callable[..., Any]:

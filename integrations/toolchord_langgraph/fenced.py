@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Any
 
 from langchain_core.messages import AIMessage, HumanMessage, ToolCall, ToolMessage
 
-_BLOCK = re.compile(r"^```(?:python|py)[ \t]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+from toolchord import extract_program
+
 _PREFIX = "fenced-"
 
 
 def program_in(message: Any) -> str | None:
-    """The program of a message that calls no tools: its fenced blocks of Python, one after another; None if none."""
+    """The fenced program of a message that calls no tools; None if there is none."""
     if not isinstance(message, AIMessage) or message.tool_calls:
         return None
-    blocks = _BLOCK.findall(str(message.text))
-    return "\n".join(blocks) if blocks else None
+    text = str(message.text)
+    return extract_program(text) if any(fence in text for fence in ("```", "~~~")) else None
 
 
 def call_in(input: Any, messages_key: str, tool: str) -> ToolCall | None:

@@ -124,9 +124,9 @@ async def test_a_failure_tells_the_line_the_error_the_calls_and_the_output(sandb
         "ValueError (line 5): no item 3",
         "c = fetch(3)",
         "Calls that already happened",
-        "line 2: default.fetch(n=1) -> ok",
-        "line 3: default.fetch(n=2) -> ok",
-        "line 5: default.fetch(n=3) -> ValueError: no item 3",
+        "line 2: fetch(n=1) -> ok",
+        "line 3: fetch(n=2) -> ok",
+        "line 5: fetch(n=3) -> ValueError: no item 3",
         "Printed:\nbegin",
     ):
         assert part in text

@@ -148,7 +148,7 @@ async def test_a_client_runs_programs_and_finds_the_tools(served: Any, traces: P
         failed = await run(session, "x = add(1, 2)\nreturn x.nothing")
         assert failed.isError
         assert "AttributeError (line 2)" in text_of(failed)
-        assert "line 1: default.add(a=1, b=2) -> ok" in text_of(failed)
+        assert "line 1: add(a=1, b=2) -> ok" in text_of(failed)
         assert summary(failed)["error"]["kind"] == "program"
 
         found = await session.call_tool("search_tools", {"query": "numbers total"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from llama_index.core.tools.tool_spec.base import BaseToolSpec
 
 import toolchord_langchain
 import toolchord_llama_index
+import toolchord_mcp
 from toolchord import CodeSandbox, Limits, ToolRegistry, create_registry, format_tools_for_llm
 
 ROOT = Path(__file__).parents[2]
@@ -69,11 +71,36 @@ async def llama_index(registry: ToolRegistry) -> AsyncIterator[None]:
     yield
 
 
-GUESTS = {"lc": langchain, "li": llama_index}
+SERVER = """\
+from mcp.server.fastmcp import FastMCP
+
+server = FastMCP("cities")
+
+@server.tool()
+def population(city: str) -> dict[str, int]:
+    \"\"\"How many people live in a city.\"\"\"
+    return {"people": {"Oslo": 720_000, "Bergen": 290_000}[city]}
+
+server.run()
+"""
+
+
+@asynccontextmanager
+async def mcp(registry: ToolRegistry) -> AsyncIterator[None]:
+    async with toolchord_mcp.connect([sys.executable, "-c", SERVER], registry=registry, namespace="mcp"):
+        yield
+
+
+GUESTS = {"lc": langchain, "li": llama_index, "mcp": mcp}
 
 PROGRAM = """\
 import asyncio
-passages, words = await asyncio.gather(li.find(input="greenlet"), lc.count_words(text="one two three"))
+passages, words, oslo, bergen = await asyncio.gather(
+    li.find(input="greenlet"),
+    lc.count_words(text="one two three"),
+    mcp.population(city="Oslo"),
+    mcp.population(city="Bergen"),
+)
 lines = li.note(passages[0].text)
 lengths = await asyncio.gather(*(li.alength(text=line) for line in lines if line))
 try:
@@ -86,6 +113,7 @@ return {
     "measured": sum(lengths) > 100,
     "ranked": lc.rank(["ccc", "a", "bb"]),
     "failed": failed,
+    "people": oslo["people"] + bergen["people"],
     "own": own(2),
 }
 """
@@ -111,10 +139,12 @@ async def test_one_program_calls_tools_of_every_framework() -> None:
         "measured": True,
         "ranked": ["a", "bb", "ccc"],
         "failed": "nothing to measure",
+        "people": 1_010_000,
         "own": 3,
     }
     called = {call.tool for call in result.calls}
-    assert called == {"li.find", "lc.count_words", "li.note", "li.alength", "lc.rank", "default.own"}
+    guests = {"li.find", "lc.count_words", "li.note", "li.alength", "lc.rank", "mcp.population"}
+    assert called == {*guests, "default.own"}
 
 
 @pytest.mark.parametrize("guest", GUESTS)
@@ -122,8 +152,14 @@ async def test_each_frameworks_tools_have_typed_stubs_in_their_namespace(guest: 
     registry = create_registry()
     async with GUESTS[guest](registry):
         text = format_tools_for_llm(registry)
-    assert {"lc": "async def count_words(text: str)", "li": "async def find(input: str)"}[guest] in text
-    assert {tool.namespace for tool in registry.tools()} == {guest}
+        namespaces = {tool.namespace for tool in registry.tools()}
+    stubs = {
+        "lc": "async def count_words(text: str)",
+        "li": "async def find(input: str)",
+        "mcp": "async def population(city: str)",
+    }
+    assert stubs[guest] in text
+    assert namespaces == {guest}
 
 
 async def test_tools_go_from_one_framework_to_the_other_through_a_registry() -> None:
