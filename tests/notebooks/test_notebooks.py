@@ -21,6 +21,9 @@ NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 SECONDS = 120
 """How long a notebook may take. Each needs about ten seconds of an idle machine."""
 
+FIRST_TIME = "Matplotlib is building the font cache; this may take a moment.\n"
+"""What matplotlib says on a slow machine; nothing else may be warned of."""
+
 SAYS = {
     "langgraph_quickstart": [
         "'AMZN fell by 91% from 2000-02 to 2001-09.'",  # plain Python's answer
@@ -41,7 +44,7 @@ SAYS = {
         "ADBE: approve  3 to be answered, orders: ['40 ADBE at 26.64']",
         "IBM: respond  0 to be answered, orders: ['40 ADBE at 26.64', '100 XRX at 14.28']",
         "not allow this call of sell: it will recover",
-        "'GOOGL': 1",  # looked up once
+        "['AAPL', 'ADBE', 'AMZN', 'GOOGL', 'IBM', 'MSFT', 'XRX']",  # each looked up once
         "the process ended with -9",
         "{'type': 'unclear_call',",
         "'args': {'symbol': 'ADBE', 'shares': 40}",
@@ -94,7 +97,8 @@ def run(notebook: Any, env: dict[str, str]) -> str:
     client.execute(env=env)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert not [output for output in outputs if output.output_type == "error"]
-    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+    warned = "".join(output.text for output in outputs if output.get("name") == "stderr")
+    assert warned in ("", FIRST_TIME)
     seen = ""
     for output in outputs:
         seen += (
