@@ -3,6 +3,7 @@
 `registry_from` takes tools, tool specs, query engines or retrievers, `tool_from` one of them; `llama_index_tools`
 goes the other way. `CodeOrchestratorToolSpec` gives any agent the one tool that runs a program, `code_act_agent` makes
 a CodeActAgent that has the tools in its programs. Both ask a person where you say so, by LlamaIndex's own events.
+`chat_model` makes an LLM a model for `toolchord.Orchestrator`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ except ModuleNotFoundError as error:
 
 from toolchord_llama_index.approvals import CallRejected, answer
 from toolchord_llama_index.calls import ToolError
+from toolchord_llama_index.chatmodel import chat_model
 from toolchord_llama_index.codeact import code_act_agent, code_act_prompt, code_execute_fn
 from toolchord_llama_index.events import AnswerRefused, CodeEnded, CodeOutput
 from toolchord_llama_index.inbound import registry_from, tool_from
@@ -34,6 +36,7 @@ __all__ = [
     "ToolError",
     "ToolchordTool",
     "answer",
+    "chat_model",
     "code_act_agent",
     "code_act_prompt",
     "code_execute_fn",

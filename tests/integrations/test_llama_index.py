@@ -42,13 +42,14 @@ from toolchord import (
     CodeSandbox,
     ExecutionResult,
     Limits,
+    Orchestrator,
     Tool,
     ToolCapability,
     create_registry,
     format_tools_for_llm,
 )
-from toolchord.errors import InvalidArguments, RegistrationError
-from toolchord_llama_index import ToolchordTool, llama_index_tools, registry_from, tool_from
+from toolchord.errors import ConfigurationError, InvalidArguments, RegistrationError
+from toolchord_llama_index import ToolchordTool, chat_model, llama_index_tools, registry_from, tool_from
 
 ROOT = Path(__file__).parents[2]
 
@@ -877,3 +878,25 @@ def test_the_private_names_still_mean_what_they_meant() -> None:
     assert isinstance(blocking, FunctionTool)
     assert isinstance(asynchronous, FunctionTool)
     assert (has_async_code(blocking), has_async_code(asynchronous)) == (False, True)
+
+
+async def test_an_llm_is_a_model_for_the_orchestrator() -> None:
+    registry = create_registry()
+    ran: list[int] = []
+
+    async def fetch(n: int) -> dict[str, int]:
+        """Fetch a number."""
+        ran.append(n)
+        return {"n": n}
+
+    registry.add(fetch)
+    broken = "Let me see.\n```python\na = await fetch(n=1)\nreturn a.m\n```"
+    repaired = "```python\na = await fetch(n=1)\nb = await fetch(n=2)\nreturn a.n + b.n\n```"
+    llm = ScriptedLLM([broken, repaired, "It is 3."])
+    async with CodeSandbox(registry) as sandbox:
+        run = await Orchestrator(chat_model(llm), sandbox).run("What is the sum?")
+    assert run.text == "It is 3."
+    assert ran == [1, 2]  # the first call was answered from the record
+    assert "AttributeError (line 2)" in str(llm.seen[1][-1].content)
+    with pytest.raises(ConfigurationError, match="no LLM of LlamaIndex"):
+        chat_model("gpt")  # type: ignore[arg-type]
