@@ -539,7 +539,7 @@ def campaign(
 
 def main() -> int:
     """The long form."""
-    from tests.core.postgres import cluster
+    from tests.postgres import server as cluster
 
     parser = argparse.ArgumentParser(description="Kill runs at random points, resume them, count what happened.")
     parser.add_argument("--seeds", type=int, default=500, help="how many programs on each store")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.core.campaign import campaign
-from tests.core.postgres import cluster
+from tests.postgres import server as cluster
 
 
 @pytest.mark.slow

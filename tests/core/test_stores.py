@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg_pool import AsyncConnectionPool
 
-from tests.core.postgres import cluster
+from tests.postgres import server as cluster
 from toolchord import (
     Approvals,
     CodeSandbox,
