@@ -222,3 +222,43 @@ async def test_a_program_that_never_came_to_run_is_not_going_on(ledger: Ledger, 
     for given in ({"messages": [broken, program("return await pay(1)")], "notes": []}, None):
         with pytest.raises(ConfigurationError, match="hold no variables"):
             await app.ainvoke(given, thread())
+
+
+class Failing(CodeOrchestrator):
+    """A node that fails once after all its calls."""
+
+    failed = False
+
+    async def _afunc(self, input: Any, config: Any, runtime: Any) -> Any:
+        result = await super()._afunc(input, config, runtime)
+        if not self.failed:
+            self.failed = True
+            raise ConnectionError("just once")
+        return result
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_a_retried_node_repeats_nothing_wherever_it_is_kept(
+    durability: str, ledger: Ledger, sandbox: CodeSandbox
+) -> None:
+    retry = RetryPolicy(max_attempts=2, initial_interval=0.0, jitter=False)
+    app = one_node(Failing([ledger.pay], sandbox=sandbox), InMemorySaver(), retry_policy=retry)
+    result = await app.ainvoke(asks(program("return [await pay(1), await pay(2)]")), thread(), durability=durability)
+    assert texts(result) == ['["paid 1", "paid 2"]']
+    assert ledger.did == ["pay 1", "pay 2"]
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        program("return await pay(1)"),
+        calls(("run_code", {"code": "return await pay(1)"}), ("run_code", {"code": "return 2"})),
+    ],
+)
+async def test_a_graph_without_a_checkpointer_within_one_that_has_one(
+    made: Any, how: str, ledger: Ledger, sandbox: CodeSandbox
+) -> None:
+    inner = one_node(CodeOrchestrator([ledger.pay], sandbox=sandbox), False)
+    result = await invoke(one_node(inner, InMemorySaver()), asks(made), thread(), how)
+    assert texts(result)[0] == "paid 1"
