@@ -40,6 +40,8 @@ class CheckpointStore:
         self._saver, self._config, _ = location
         self._memory = memory
         self._blocking = blocking
+        self._attempt = 0
+        self._claim = ("", b"")
 
     async def load(self, run: str) -> Mapping[str, bytes]:
         """See `JournalStore`."""
@@ -50,7 +52,10 @@ class CheckpointStore:
         """See `JournalStore`."""
         if self._memory is not None and not await self._memory.put(run, key, data, fence=fence):
             return False
-        writes, task = [(self._channel(run) + key, data)], str(uuid.uuid5(_NAMESPACE, f"{run}/{key}"))
+        if key.startswith("attempt/"):
+            self._attempt, self._claim = int(key[8:]), (key, data)
+        name = f"{self._attempt}/{key}"
+        writes, task = [(self._channel(run) + name, data)], str(uuid.uuid5(_NAMESPACE, f"{run}/{name}"))
         if self._blocking:
             await asyncio.to_thread(self._saver.put_writes, self._config, writes, task)
         else:
@@ -58,7 +63,9 @@ class CheckpointStore:
         if fence is None or self._memory is not None or not key.startswith(("attempt/", "start/")):
             return True
         rows = await self._written(run, key)
-        if latest_attempt(rows) > fence:
+        if key == self._claim[0]:
+            return latest_attempt(rows) == fence and rows[key] == data
+        if latest_attempt(rows) > fence or rows.get(self._claim[0]) != self._claim[1]:  # some savers write over rows
             raise JournalConflict(run, fence)
         return rows[key] == data
 
@@ -84,8 +91,17 @@ class CheckpointStore:
 
     def _rows(self, found: CheckpointTuple | None, run: str) -> dict[str, bytes]:
         prefix = self._channel(run)
-        writes = (found.pending_writes or []) if found is not None else []
-        return {channel[len(prefix) :]: data for _, channel, data in writes if channel.startswith(prefix)}
+        newest: dict[str, tuple[int, bytes]] = {}
+        for _, channel, data in (found.pending_writes or []) if found is not None else []:
+            if channel.startswith(prefix):
+                attempt, _, key = channel[len(prefix) :].partition("/")
+                newest[key] = max(newest.get(key, (0, b"")), (int(attempt), data))
+        # Where a later attempt has gone on, the events that an earlier one went on with never happened.
+        count, known = 0, newest.get("header", (0, b""))[0]
+        while newest.get(f"event/{count}", (-1, b""))[0] >= known:
+            known = newest[f"event/{count}"][0]
+            count += 1
+        return {key: data for key, (_, data) in newest.items() if not key.startswith("event/") or int(key[6:]) < count}
 
     @staticmethod
     def _channel(run: str) -> str:
