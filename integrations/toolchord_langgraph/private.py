@@ -68,12 +68,20 @@ def location(config: RunnableConfig, checkpoint_id: str | None) -> Location | No
     saver = conf.get(names.CONFIG_KEY_CHECKPOINTER)
     if not isinstance(saver, BaseCheckpointSaver) or checkpoint_id is None or "thread_id" not in conf:
         return None
+    if can_call(config) and not _is_kept(_given(conf[names.CONFIG_KEY_CALL])["schedule_task"]):
+        return None
     # A task's namespace is below its graph's; the graph is the outermost whose checkpoint this is.
     graphs = [ns for ns, known in conf.get("checkpoint_map", {}).items() if known == checkpoint_id]
     if not graphs:
         return None
     where = {"thread_id": conf["thread_id"], "checkpoint_ns": min(graphs, key=len), "checkpoint_id": checkpoint_id}
     return Location(saver, {"configurable": where}, conf.get(names.CONFIG_KEY_DURABILITY) != "exit")
+
+
+def _is_kept(schedule: Any) -> bool:
+    """Whether the graph whose sub-tasks this schedules is checkpointed; a graph within another one need not be."""
+    loop = getattr(inspect.unwrap(schedule), "__self__", None)
+    return getattr(loop, "checkpointer", True) is not None
 
 
 def can_call(config: RunnableConfig) -> bool:
@@ -103,6 +111,7 @@ def call(config: RunnableConfig, name: str, key: str, function: Callable[[], Any
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
     function.__name__ = function.__qualname__ = name
 
+    @functools.wraps(schedule)
     def numbered(task: Any, counted: int, call: Any) -> Any:
         # Tasks that the function starts come this way too, and keep their numbers.
         return schedule(task, number if call.func is function else counted, call)

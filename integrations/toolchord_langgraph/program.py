@@ -118,7 +118,8 @@ class Program:
         place = private.location(self._config, info.checkpoint_id if info else None)
         store: JournalStore
         if place is not None:
-            store, self._serde = CheckpointStore(place, blocking=self.blocking), place.saver.serde
+            memory = None if place.durable else _memory.of(self._run)
+            store, self._serde = CheckpointStore(place, memory, blocking=self.blocking), place.saver.serde
         else:  # nothing can be answered later, and what langgraph remembers of sub-tasks is not asked for
             self._attempt = uuid.uuid4().hex
             store = self._serde = _memory.of(self._run) if private.can_call(self._config) else _LocalStore()

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from langgraph.checkpoint.base import CheckpointTuple
 
+from toolchord import JournalStore
 from toolchord.errors import ConfigurationError, JournalConflict
 from toolchord.rows import latest_attempt
 from toolchord_langgraph.private import Location
@@ -27,29 +28,44 @@ class CheckpointStore:
     A row is there for good when `put` returns. Whether it was the first of its key, and whether a later attempt has
     claimed the run, is looked up afterwards where it matters: for a row that claims the run or begins a call. So two
     attempts at once never both run a call that acts. With ``durability="exit"`` the checkpoint itself is written only
-    when the graph stops: then nothing can be looked up, and two attempts at once are not told apart.
+    when the graph stops: until then rows are looked up in this process, and attempts of others are not told apart.
+
+    Args:
+        location: the checkpoint.
+        memory: keeps what can't be looked up yet; None where everything can.
+        blocking: the graph runs synchronously, so the checkpointer is asked in a thread.
     """
 
-    def __init__(self, location: Location, *, blocking: bool) -> None:
-        """`blocking`: the graph runs synchronously, so the checkpointer is asked in a thread."""
-        self._saver, self._config, self._durable = location
+    def __init__(self, location: Location, memory: JournalStore | None, *, blocking: bool) -> None:
+        self._saver, self._config, _ = location
+        self._memory = memory
         self._blocking = blocking
+        self._attempt = 0
+        self._claim = ("", b"")
 
     async def load(self, run: str) -> Mapping[str, bytes]:
         """See `JournalStore`."""
-        return self._rows(await self._get(), run)
+        rows = self._rows(await self._get(), run)
+        return rows if self._memory is None else {**rows, **await self._memory.load(run)}
 
     async def put(self, run: str, key: str, data: bytes, *, fence: int | None = None) -> bool:
         """See `JournalStore`."""
-        writes, task = [(self._channel(run) + key, data)], str(uuid.uuid5(_NAMESPACE, f"{run}/{key}"))
+        if self._memory is not None and not await self._memory.put(run, key, data, fence=fence):
+            return False
+        if key.startswith("attempt/"):
+            self._attempt, self._claim = int(key[8:]), (key, data)
+        name = f"{self._attempt}/{key}"
+        writes, task = [(self._channel(run) + name, data)], str(uuid.uuid5(_NAMESPACE, f"{run}/{name}"))
         if self._blocking:
             await asyncio.to_thread(self._saver.put_writes, self._config, writes, task)
         else:
             await self._saver.aput_writes(self._config, writes, task)
-        if fence is None or not self._durable or not key.startswith(("attempt/", "start/")):
+        if fence is None or self._memory is not None or not key.startswith(("attempt/", "start/")):
             return True
         rows = await self._written(run, key)
-        if latest_attempt(rows) > fence:
+        if key == self._claim[0]:
+            return latest_attempt(rows) == fence and rows[key] == data
+        if latest_attempt(rows) > fence or rows.get(self._claim[0]) != self._claim[1]:  # some savers write over rows
             raise JournalConflict(run, fence)
         return rows[key] == data
 
@@ -75,8 +91,17 @@ class CheckpointStore:
 
     def _rows(self, found: CheckpointTuple | None, run: str) -> dict[str, bytes]:
         prefix = self._channel(run)
-        writes = (found.pending_writes or []) if found is not None else []
-        return {channel[len(prefix) :]: data for _, channel, data in writes if channel.startswith(prefix)}
+        newest: dict[str, tuple[int, bytes]] = {}
+        for _, channel, data in (found.pending_writes or []) if found is not None else []:
+            if channel.startswith(prefix):
+                attempt, _, key = channel[len(prefix) :].partition("/")
+                newest[key] = max(newest.get(key, (0, b"")), (int(attempt), data))
+        # Where a later attempt has gone on, the events that an earlier one went on with never happened.
+        count, known = 0, newest.get("header", (0, b""))[0]
+        while newest.get(f"event/{count}", (-1, b""))[0] >= known:
+            known = newest[f"event/{count}"][0]
+            count += 1
+        return {key: data for key, (_, data) in newest.items() if not key.startswith("event/") or int(key[6:]) < count}
 
     @staticmethod
     def _channel(run: str) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import pytest
 from langchain_core.messages import AnyMessage, ToolMessage
 from langchain_core.tools import tool
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import NodeTimeoutError
 from langgraph.graph import START, StateGraph, add_messages
@@ -28,9 +29,11 @@ from tests.integrations.langgraph.graphs import (
     thread,
     tool_messages,
 )
-from toolchord import CodeSandbox
-from toolchord.errors import ConfigurationError
-from toolchord_langgraph import CodeOrchestrator
+from toolchord import CallIdentity, CodeSandbox, DurableJournal
+from toolchord.errors import ConfigurationError, JournalConflict
+from toolchord.journal import Event, Outcome
+from toolchord_langgraph import CodeOrchestrator, private
+from toolchord_langgraph.store import CheckpointStore
 
 
 class Ledger:
@@ -222,3 +225,107 @@ async def test_a_program_that_never_came_to_run_is_not_going_on(ledger: Ledger, 
     for given in ({"messages": [broken, program("return await pay(1)")], "notes": []}, None):
         with pytest.raises(ConfigurationError, match="hold no variables"):
             await app.ainvoke(given, thread())
+
+
+class Failing(CodeOrchestrator):
+    """A node that fails once after all its calls."""
+
+    failed = False
+
+    async def _afunc(self, input: Any, config: Any, runtime: Any) -> Any:
+        result = await super()._afunc(input, config, runtime)
+        if not self.failed:
+            self.failed = True
+            raise ConnectionError("just once")
+        return result
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_a_retried_node_repeats_nothing_wherever_it_is_kept(
+    durability: str, ledger: Ledger, sandbox: CodeSandbox
+) -> None:
+    retry = RetryPolicy(max_attempts=2, initial_interval=0.0, jitter=False)
+    app = one_node(Failing([ledger.pay], sandbox=sandbox), InMemorySaver(), retry_policy=retry)
+    result = await app.ainvoke(asks(program("return [await pay(1), await pay(2)]")), thread(), durability=durability)
+    assert texts(result) == ['["paid 1", "paid 2"]']
+    assert ledger.did == ["pay 1", "pay 2"]
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        program("return await pay(1)"),
+        calls(("run_code", {"code": "return await pay(1)"}), ("run_code", {"code": "return 2"})),
+    ],
+)
+async def test_a_graph_without_a_checkpointer_within_one_that_has_one(
+    made: Any, how: str, ledger: Ledger, sandbox: CodeSandbox
+) -> None:
+    inner = one_node(CodeOrchestrator([ledger.pay], sandbox=sandbox), False)
+    result = await invoke(one_node(inner, InMemorySaver()), asks(made), thread(), how)
+    assert texts(result)[0] == "paid 1"
+
+
+class WritingOver(InMemorySaver):
+    """A checkpointer that writes over what is there, as some do."""
+
+    def put_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        place = config["configurable"]
+        kept = self.writes[place["thread_id"], place["checkpoint_ns"], place["checkpoint_id"]]
+        for number in range(len(writes)):
+            kept.pop((task_id, number), None)
+        super().put_writes(config, writes, task_id, task_path)
+
+
+def place_in(saver: InMemorySaver) -> private.Location:
+    """A checkpoint for rows of runs."""
+    config: Any = {"configurable": {"thread_id": "1", "checkpoint_ns": ""}}
+    return private.Location(saver, saver.put(config, empty_checkpoint(), {}, {}), True)
+
+
+@pytest.mark.parametrize("kind", [InMemorySaver, WritingOver])
+async def test_of_two_claims_at_once_one_begins_calls(kind: Any) -> None:
+    place = place_in(kind())
+    one, other = (CheckpointStore(place, None, blocking=False) for _ in range(2))
+    claimed = [
+        await one.put("run", "attempt/1", b"one", fence=1),
+        await other.put("run", "attempt/1", b"other", fence=1),
+    ]
+    begun = []
+    for store, has in zip((one, other), claimed, strict=True):
+        if has:
+            try:
+                begun.append(await store.put("run", "start/1/1", b"digest", fence=1))
+            except JournalConflict:
+                begun.append(False)
+    assert begun.count(True) == 1
+
+
+async def test_what_a_later_attempt_saw_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two machines read the price at different times; the one that went on must find its own again."""
+    place = place_in(InMemorySaver())
+    call = CallIdentity(1, "default.price", "0" * 64, 1)
+
+    async def opened() -> DurableJournal:
+        return await DurableJournal.open(CheckpointStore(place, None, blocking=False), "run")
+
+    async def sees(journal: DurableJournal, price: bytes, now: float) -> None:
+        async def produce() -> Outcome:
+            return Outcome(1, call.digest, True, price)
+
+        async def happens() -> Event:
+            return Event(now, [await journal.call(call, produce, repeatable=True)])
+
+        await journal.next(happens)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("toolchord.attempts._machine", lambda: "another machine")
+        first = await opened()
+    second = await opened()
+    await sees(first, b"old", 1.0)
+    await first.keep(Event(1.5))
+    await sees(second, b"new", 2.0)
+    await second.end()
+    third = await opened()
+    assert [(event.now, [outcome.body for outcome in event.outcomes]) for event in third.events] == [(2.0, [b"new"])]
