@@ -140,7 +140,7 @@ class Dispatcher:
             arguments = call.arguments if call.large else {name: _copied(v) for name, v in call.arguments.items()}
             checked = call.tool.validate(arguments)
             if not call.own:
-                admitted = await _journals(gate.admit(identity, call.tool, call.arguments, checked))
+                admitted = await guarded(gate.admit(identity, call.tool, call.arguments, checked))
                 if isinstance(admitted, Outcome):
                     return admitted
                 checked = admitted
@@ -278,7 +278,7 @@ class JournalTrouble(BaseException):
         self.error = error
 
 
-async def _journals(work: Awaitable[T]) -> T:
+async def guarded(work: Awaitable[T]) -> T:
     try:
         return await work
     except InvalidArguments:  # edited arguments
@@ -296,7 +296,7 @@ class _Begun:
 
     async def __call__(self) -> None:
         if not self.yes:
-            await _journals(self._starting())
+            await guarded(self._starting())
             self.yes = True
 
 

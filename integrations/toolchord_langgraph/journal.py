@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from langgraph.errors import GraphBubbleUp, is_invalid_resume
 
 from toolchord import CallIdentity, Decision, DurableJournal
+from toolchord.dispatch import guarded
 from toolchord.durable import UnclearHandler
 from toolchord.errors import CallPaused, ConfigurationError
 from toolchord.identity import current
@@ -56,6 +57,7 @@ class TaskJournal(DurableJournal):
         self, rows: Rows, attempt: int, stored: Mapping[str, bytes], unclear: UnclearHandler | None, repairs: str
     ) -> None:
         super().__init__(rows, attempt, stored, unclear, repairs)
+        self._acts: set[int] = set()
         newest: dict[int, tuple[int, bytes]] = {}
         for key, data in stored.items():
             if found := _KEPT.fullmatch(key):
@@ -64,6 +66,20 @@ class TaskJournal(DurableJournal):
         self._tried = frozenset(newest)
         self.kept = {number: data for number, (_, data) in newest.items() if data and number in self._outcomes}
         """What else was kept with calls that have ended, by number; a call that was cut off here has not ended."""
+
+    async def starting(self, call: CallIdentity) -> None:
+        """See `Journal.starting`. In a graph a person may be asked first, so it is written down by `acting`."""
+        self._acts.add(call.number)
+
+    async def acting(self, call: CallIdentity) -> None:
+        """The tool itself is about to run, after all approvals.
+
+        Raises:
+            JournalTrouble: another attempt has taken over the run; no handler of tools' errors takes it for one.
+        """
+        if call.number in self._acts:
+            self._acts.discard(call.number)
+            await guarded(super().starting(call))
 
     def cut_off(self, number: int) -> int:
         """The attempt in which a call began and left no outcome."""

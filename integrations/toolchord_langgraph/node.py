@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -201,9 +202,13 @@ class _Inner(ToolNode):
         async def execute(request: ToolCallRequest) -> Any:
             return await self._execute_tool_async(request, _kind(request), request.runtime.config)
 
-        if self._awrap_tool_call is None:
-            return await execute(request) if self._wrap_tool_call is None else self.run(request)
-        output: Output = await self._awrap_tool_call(request, execute)
+        output: Output
+        if self._awrap_tool_call is not None:
+            output = await self._awrap_tool_call(request, execute)
+        elif self._wrap_tool_call is not None:
+            output = await asyncio.to_thread(self.run, request)  # what it runs is written down on this loop
+        else:
+            output = await execute(request)
         return output
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import dataclasses
 import hashlib
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, TypeAlias
 
@@ -22,7 +21,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand, is_invalid_resume
 from langgraph.prebuilt import ToolRuntime
-from langgraph.prebuilt.tool_node import ToolCallRequest, ToolInvocationError, msg_content_output
+from langgraph.prebuilt.tool_node import ToolCallRequest, ToolInvocationError
 from langgraph.types import Command, interrupt
 from pydantic import Discriminator, ValidationError
 
@@ -44,10 +43,11 @@ from toolchord.errors import CallPaused, JournalConflict
 from toolchord.journal import Outcome
 from toolchord.results import Output as Printed
 from toolchord.results import shorten
-from toolchord_langchain.calls import Capture
 from toolchord_langgraph import approvals, private, streaming
 from toolchord_langgraph.approvals import Answered, Approvals, GiveUp, Repeat, Respond
+from toolchord_langgraph.capture import Captured
 from toolchord_langgraph.journal import TaskJournal
+from toolchord_langgraph.kept import Kept, without_message
 from toolchord_langgraph.store import CheckpointStore
 
 Output: TypeAlias = "ToolMessage | Command[Any] | list[ToolMessage | Command[Any]]"
@@ -220,7 +220,7 @@ class Program:
         assert call is not None
         kept = self._kept[call.number] = Kept()
         config = private.bridged(get_config(), self._config, partial(self._write, kept), self._read)
-        capture = Captured(tool, config)
+        capture = Captured(tool, config, partial(self._journal.acting, call), blocking=self.blocking)
         state = self._runtime.state
         if self._read is not None and (writes := self._writes()):
             state = private.current_state(self._read, state, writes)
@@ -261,7 +261,7 @@ class Program:
         message: ToolMessage | None = None
         for one in output if isinstance(output, list) else [output]:
             if isinstance(one, Command):
-                found, rest = _without_message(one, self._frame.messages_key, self._inner_id(call))
+                found, rest = without_message(one, self._frame.messages_key, self._inner_id(call))
                 message = found or message
                 if rest is not None:
                     self._apply(call, rest)
@@ -370,111 +370,6 @@ _current: ContextVar[Program] = ContextVar("toolchord_langgraph_program")
 async def run_inner(tool: BaseTool, request: ToolCall, hidden: frozenset[str]) -> Any:
     """Run a call of the program that runs here; the `Runner` of every tool in a graph."""
     return await _current.get().call(tool, request, hidden)
-
-
-class Captured(Capture):
-    """A call's tool as the graph is given it: it runs under its sub-task's own config, whatever it is handed.
-
-    A tool node hands the node's config to tools. Their interrupts would be numbered among the node's, and answers would
-    reach the wrong one.
-    """
-
-    def __init__(self, tool: BaseTool, config: RunnableConfig) -> None:
-        super().__init__(tool)
-        self._made: Any = None
-        self._said: Any = None
-        self._artifact: Any = None
-        cls = type(self.view)
-
-        def invoke(given: Any, _config: Any = None, **options: Any) -> Any:
-            return self._noted(cls.invoke(self.view, given, config, **options))
-
-        async def ainvoke(given: Any, _config: Any = None, **options: Any) -> Any:
-            return self._noted(await cls.ainvoke(self.view, given, config, **options))
-
-        object.__setattr__(self.view, "invoke", invoke)
-        object.__setattr__(self.view, "ainvoke", ainvoke)
-
-    def _noted(self, made: Any) -> Any:
-        """What LangChain made of the result; what it says is kept, for a wrapper may change the message in place."""
-        self._made = made
-        if isinstance(made, ToolMessage):
-            self._said, self._artifact = msg_content_output(copy.deepcopy(made.content)), made.artifact
-        return made
-
-    def native(self, message: ToolMessage) -> Any:
-        """The tool's own value, unless something between it and the program changed what the message says."""
-        if not isinstance(self._made, ToolMessage) or message.artifact is not self._artifact:
-            return self.message_value(message)
-        said = self._said
-        if message.content == said:
-            return self.value(self._made)
-        if said and isinstance(said, str) and isinstance(message.content, str) and message.content.endswith(said):
-            return self.value(self._made)  # a note was put in front of it
-        return self.message_value(message)
-
-    def message_value(self, message: ToolMessage) -> Any:
-        """What a message says, where it is all there is."""
-        plain = Capture(self._tool)
-        return plain.value(message)
-
-
-@dataclass
-class Kept:
-    """What a call did to the graph, besides giving a value."""
-
-    commands: list[Command[Any]] = field(default_factory=list)
-    writes: list[tuple[str, Any]] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.commands or self.writes)
-
-    def clear(self) -> None:
-        """Forget it: the call has not ended."""
-        self.commands.clear()
-        self.writes.clear()
-
-    def written(self, serde: SerializerProtocol) -> bytes:
-        """As bytes, for a store."""
-        kind, data = serde.dumps_typed([self.commands, [list(write) for write in self.writes]])
-        return kind.encode() + b":" + data
-
-    @classmethod
-    def read(cls, data: bytes, serde: SerializerProtocol) -> Kept:
-        """From bytes."""
-        kind, _, rest = data.partition(b":")
-        commands, writes = serde.loads_typed((kind.decode(), rest))
-        return cls(commands, [(channel, value) for channel, value in writes])
-
-
-def _without_message(command: Command[Any], key: str, inner_id: str) -> tuple[ToolMessage | None, Command[Any] | None]:
-    """The message with which a command answers this call, and the command without it; None if nothing is left.
-
-    The model never made the inner call, so a message that answers it has no place in the conversation.
-    """
-    update = command.update
-    found: ToolMessage | None = None
-    if isinstance(update, list) and not any(
-        isinstance(one, tuple) for one in update
-    ):  # the state is a list of messages
-        found, rest = _without_message(dataclasses.replace(command, update={key: update}), key, inner_id)
-        return found, None if rest is None else dataclasses.replace(rest, update=(rest.update or {}).get(key))
-    pairs = list(update.items()) if isinstance(update, dict) else update
-    if not isinstance(pairs, list):
-        return None, command
-    left: list[tuple[str, Any]] = []
-    for channel, value in pairs:
-        if channel == key:
-            messages = value if isinstance(value, list) else [value]
-            mine = [m for m in messages if isinstance(m, ToolMessage) and m.tool_call_id == inner_id]
-            found = mine[-1] if mine else found
-            value = [m for m in messages if not any(m is one for one in mine)]
-            if not value:
-                continue
-        left.append((channel, value))
-    if not left and not command.goto and command.resume is None:
-        return found, None
-    return found, dataclasses.replace(command, update=dict(left) if isinstance(update, dict) else left)
 
 
 @contextlib.contextmanager

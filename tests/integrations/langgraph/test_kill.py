@@ -147,3 +147,17 @@ async def test_an_approval_is_no_answer_to_what_became_of_a_call(how: str, task:
     asked = await threads.step("on")
     assert asked["asks"] == ["unclear_call c1:1"]
     assert forget(ledger) == []
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_a_call_that_nobody_has_approved_is_never_unclear(how: str, task: dict[str, Any], ledger: Path) -> None:
+    """It is written down when its tool is about to run, not when it is asked about."""
+    code = "import asyncio\nreturn await asyncio.gather(pay(2), pay(299))"
+    threads = Threads(**task, saver="sqlite", kind="node", how=how, code=code)
+    asked = await threads.step("go")
+    assert asked["asks"] == ["tool_approval c1:1", "tool_approval c1:2"]
+    await threads.dies({"tool_approval c1:2": {"type": "approve"}})
+    assert forget(ledger) == ["pay 299"]
+    asked = await threads.step("on")
+    assert asked["asks"] == ["tool_approval c1:1", "unclear_call c1:2"]
+    assert forget(ledger) == []
