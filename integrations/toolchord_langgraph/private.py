@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import copy
 import dataclasses
@@ -160,19 +161,31 @@ class _Threads(concurrent.futures.Executor):
     """Runs everything at once, each in a thread of its own."""
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        future = _Abandonable()
 
         def run() -> None:
             try:
                 value = function(*args, **kwargs)
             except BaseException as error:
-                future.set_exception(error)
+                future.end(future.set_exception, error)
             else:
-                future.set_result(value)
+                future.end(future.set_result, value)
 
-        future.set_running_or_notify_cancel()
         threading.Thread(target=run, name="toolchord", daemon=True).start()
         return future
+
+
+class _Abandonable(concurrent.futures.Future[Any]):
+    """A future of something that runs, and may be given up: nobody waits for it then, and it is left to its end."""
+
+    def cancel(self) -> bool:
+        if self.cancelled():
+            return True
+        return super().cancel() and not self.set_running_or_notify_cancel()
+
+    def end(self, settle: Callable[[Any], None], what: Any) -> None:
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
+            settle(what)
 
 
 async def result(future: Any) -> Any:

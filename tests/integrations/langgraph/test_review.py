@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -29,11 +30,19 @@ from tests.integrations.langgraph.graphs import (
     thread,
     tool_messages,
 )
-from toolchord import CallIdentity, CodeSandbox, DurableJournal
+from toolchord import CallIdentity, CodeSandbox, DurableJournal, Limits
 from toolchord.errors import ConfigurationError, JournalConflict
 from toolchord.journal import Event, Outcome
 from toolchord_langgraph import CodeOrchestrator, private
 from toolchord_langgraph.store import CheckpointStore
+
+_GIVES_UP = """\
+import asyncio
+try:
+    return await asyncio.wait_for(hang(), 0.5)
+except TimeoutError:
+    return "gave up"
+"""
 
 
 class Ledger:
@@ -329,3 +338,29 @@ async def test_what_a_later_attempt_saw_counts(monkeypatch: pytest.MonkeyPatch) 
     await second.end()
     third = await opened()
     assert [(event.now, [outcome.body for outcome in event.outcomes]) for event in third.events] == [(2.0, [b"new"])]
+
+
+@pytest.mark.parametrize("code", ["return await hang()", _GIVES_UP])
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_synchronous_graph_does_not_wait_for_calls_that_nobody_waits_for(
+    kind: str, code: str, sandbox: CodeSandbox
+) -> None:
+    began, end = threading.Event(), threading.Event()
+
+    @tool("hang", description="Never come back.")
+    def hang() -> str:
+        began.set()
+        end.wait()
+        return "late"
+
+    @tool("hang", description="Never come back.")
+    async def hang_async() -> str:
+        return str(hang.invoke({}))
+
+    try:
+        node = CodeOrchestrator([hang if kind == "sync" else hang_async], sandbox=sandbox, limits=Limits(wall_time=2.0))
+        (text,) = texts(one_node(node, InMemorySaver()).invoke(asks(program(code)), thread()))
+        assert began.is_set()
+        assert "gave up" in text or "wall_time" in text
+    finally:
+        end.set()
