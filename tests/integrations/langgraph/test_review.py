@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import AnyMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.base import empty_checkpoint
@@ -33,7 +35,7 @@ from tests.integrations.langgraph.graphs import (
 from toolchord import CallIdentity, CodeSandbox, DurableJournal, Limits
 from toolchord.errors import ConfigurationError, JournalConflict
 from toolchord.journal import Event, Outcome
-from toolchord_langgraph import CodeOrchestrator, private
+from toolchord_langgraph import CodeOrchestrator, CodeOrchestratorMiddleware, private
 from toolchord_langgraph.store import CheckpointStore
 
 _GIVES_UP = """\
@@ -364,3 +366,29 @@ def test_a_synchronous_graph_does_not_wait_for_calls_that_nobody_waits_for(
         assert "gave up" in text or "wall_time" in text
     finally:
         end.set()
+
+
+class Narrowing(AgentMiddleware[Any, Any]):
+    """Shows the model fewer tools than there are, as a tool selector does."""
+
+    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+        return await handler(request.override(tools=[tool for tool in request.tools if tool.name != "pay"]))
+
+
+async def test_a_tool_that_waits_for_a_person_may_be_kept_from_the_model(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    code = CodeOrchestratorMiddleware(interrupt_on={"pay": True}, sandbox=sandbox)
+    model = Script(turns=[program("return await pay(1)"), "done"])
+    app = create_agent(model, [ledger.pay], middleware=[Narrowing(), code], checkpointer=InMemorySaver())
+    result = await app.ainvoke({"messages": [("user", "go")]}, thread())
+    assert [asked.value["name"] for asked in result["__interrupt__"]] == ["pay"]
+
+
+async def test_a_wrong_name_among_those_that_wait_for_a_person_runs_nothing(
+    ledger: Ledger, sandbox: CodeSandbox
+) -> None:
+    code = CodeOrchestratorMiddleware(interrupt_on={"pya": True}, sandbox=sandbox)
+    model = Script(turns=[program("return await pay(1)"), "done"])
+    app = create_agent(model, [ledger.pay], middleware=[code])
+    with pytest.raises(ConfigurationError, match="did you mean 'pay'"):
+        await app.ainvoke({"messages": [("user", "go")]})
+    assert ledger.did == []
