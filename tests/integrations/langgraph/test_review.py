@@ -35,7 +35,7 @@ from tests.integrations.langgraph.graphs import (
 from toolchord import CallIdentity, CodeSandbox, DurableJournal, Limits
 from toolchord.errors import ConfigurationError, JournalConflict
 from toolchord.journal import Event, Outcome
-from toolchord_langgraph import CodeOrchestrator, CodeOrchestratorMiddleware, private
+from toolchord_langgraph import CannotGoOn, CodeOrchestrator, CodeOrchestratorMiddleware, private
 from toolchord_langgraph.store import CheckpointStore
 
 _GIVES_UP = """\
@@ -378,7 +378,7 @@ class Narrowing(AgentMiddleware[Any, Any]):
 async def test_a_tool_that_waits_for_a_person_may_be_kept_from_the_model(ledger: Ledger, sandbox: CodeSandbox) -> None:
     code = CodeOrchestratorMiddleware(interrupt_on={"pay": True}, sandbox=sandbox)
     model = Script(turns=[program("return await pay(1)"), "done"])
-    app = create_agent(model, [ledger.pay], middleware=[Narrowing(), code], checkpointer=InMemorySaver())
+    app: Any = create_agent(model, [ledger.pay], middleware=[Narrowing(), code], checkpointer=InMemorySaver())
     result = await app.ainvoke({"messages": [("user", "go")]}, thread())
     assert [asked.value["name"] for asked in result["__interrupt__"]] == ["pay"]
 
@@ -388,7 +388,43 @@ async def test_a_wrong_name_among_those_that_wait_for_a_person_runs_nothing(
 ) -> None:
     code = CodeOrchestratorMiddleware(interrupt_on={"pya": True}, sandbox=sandbox)
     model = Script(turns=[program("return await pay(1)"), "done"])
-    app = create_agent(model, [ledger.pay], middleware=[code])
+    app: Any = create_agent(model, [ledger.pay], middleware=[code])
     with pytest.raises(ConfigurationError, match="did you mean 'pay'"):
         await app.ainvoke({"messages": [("user", "go")]})
     assert ledger.did == []
+
+
+def deployed(
+    ledger: Ledger, sandbox: CodeSandbox, saver: Any, *more: Any, said: str = "Pay.", gone: bool = False
+) -> Any:
+    """An app as it may be deployed while a thread waits."""
+
+    async def pay(amount: int) -> str:
+        ledger.did.append(f"pay {amount}")
+        return f"paid {amount}"
+
+    pay.__doc__ = said
+    tools = [asks_a_person, *more] if gone else [tool(pay), asks_a_person, *more]
+    return one_node(CodeOrchestrator(tools, sandbox=sandbox, handle_tool_errors=True), saver)
+
+
+WAITS = "first = await pay(1)\nreturn [first, await asks_a_person('?'), await pay(2)]"
+
+
+async def test_a_new_release_with_other_words_and_more_tools_goes_on(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    saver = InMemorySaver()
+    await deployed(ledger, sandbox, saver).ainvoke(asks(program(WAITS)), thread())
+    app = deployed(ledger, sandbox, saver, note, said="Pay an amount.")
+    assert texts(await app.ainvoke(Command(resume="yes"), thread())) == ['["paid 1", "yes", "paid 2"]']
+    assert ledger.did == ["pay 1", "pay 2"]
+
+
+async def test_a_release_that_can_not_go_on_says_so_to_its_developer(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    """Not to the model, which would write the program anew and pay again; the next release finds all as it was."""
+    saver = InMemorySaver()
+    await deployed(ledger, sandbox, saver).ainvoke(asks(program(WAITS)), thread())
+    with pytest.raises(CannotGoOn, match="begun with another program, other inputs or other tools"):
+        await deployed(ledger, sandbox, saver, gone=True).ainvoke(Command(resume="yes"), thread())
+    result = await deployed(ledger, sandbox, saver).ainvoke(Command(resume="yes"), thread())
+    assert texts(result) == ['["paid 1", "yes", "paid 2"]']
+    assert ledger.did == ["pay 1", "pay 2"]
