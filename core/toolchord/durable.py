@@ -154,10 +154,11 @@ class DurableJournal(Journal):
 
     async def begin(self, record: RunRecord) -> str | None:
         """See `Journal.begin`."""
+        words = set(re.findall(r"\w+", record.code))  # other tools, and what is said of them, may change meanwhile
+        named = [one for one in record.tools if one["name"].rpartition(".")[2] in words]
+        tools = [{key: value for key, value in one.items() if key != "doc"} for one in named]
         program = hashlib.sha256(
-            msgspec.msgpack.encode(
-                [record.code, record.inputs, record.language, record.tools, record.variables, record.keep]
-            )
+            msgspec.msgpack.encode([record.code, record.inputs, record.language, tools, record.variables, record.keep])
         ).hexdigest()
         known = self._header
         if known is None:

@@ -21,11 +21,13 @@ from toolchord_langgraph.approvals import InterruptOn, RejectedError
 from toolchord_langgraph.code_tool import TakenOver
 from toolchord_langgraph.fenced import has_program
 from toolchord_langgraph.node import CodeOrchestrator
+from toolchord_langgraph.program import CannotGoOn
 
 if TYPE_CHECKING:
     from toolchord_langgraph.middleware import CodeOrchestratorMiddleware
 
 __all__ = [
+    "CannotGoOn",
     "CodeOrchestrator",
     "CodeOrchestratorMiddleware",
     "InterruptOn",

@@ -99,9 +99,11 @@ class TaskJournal(DurableJournal):
         """See `Journal.call`."""
         if (known := self._outcomes.get(call.number)) is not None:
             return known
-        host = self.host
+        host, given_up = self.host, False
 
         async def kept() -> Outcome:
+            if given_up:  # a thread goes on though nobody waits for it; it must not begin anything
+                raise asyncio.CancelledError
             outcome = await produce()
             more = host.kept(call)
             if more is not None or call.number in self._tried:  # what an earlier attempt kept counts no more
@@ -126,6 +128,9 @@ class TaskJournal(DurableJournal):
 
         try:
             await private.result(host.subtask(call, run_blocking if host.blocking else run))
+        except asyncio.CancelledError:
+            given_up = True
+            raise
         except GraphBubbleUp as pause:
             raise CallPaused(pause) from None
         except Exception as error:

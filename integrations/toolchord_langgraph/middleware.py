@@ -134,7 +134,9 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
 
     def _frame(self, runtime: ToolRuntime[Any, Any]) -> Frame:
         handler = _handler.get()
-        catalogue, _ = self._offered([tool for tool in runtime.tools if tool.name != self._code_tool.name])
+        tools = [tool for tool in runtime.tools if tool.name != self._code_tool.name]
+        self._approvals.check({tool.name for tool in tools})  # only here all of them are known
+        catalogue, _ = self._offered(tools)
         return Frame(
             self._code_tool.name,
             self._sandbox,
@@ -153,7 +155,6 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
         """What programs can call of these tools, and the code tool that says so; made once for the same tools."""
         key = tuple(map(id, tools))
         if key not in self._catalogues:
-            self._approvals.check({tool.name for tool in tools})
             catalogue = catalogue_of(tools)
             told = self._code_tool.model_copy(update={"description": described(catalogue, self._variables)})
             while len(self._catalogues) >= _KEPT:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import dataclasses
 import functools
@@ -145,16 +146,16 @@ def _in_task(function: Callable[..., Any], *args: Any, **options: Any) -> asynci
 
 
 def _in_thread(function: Callable[..., Any], *args: Any, **options: Any) -> concurrent.futures.Future[Any]:
-    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    future = _Abandonable()
     context = contextvars.copy_context()
 
     def run() -> None:
-        if not future.set_running_or_notify_cancel():
-            return
         try:
-            future.set_result(context.run(function, *args, **_for(options)))
+            value = context.run(function, *args, **_for(options))
         except BaseException as error:
-            future.set_exception(error)
+            future.end(future.set_exception, error)
+        else:
+            future.end(future.set_result, value)
 
     threading.Thread(target=run, name="toolchord-call", daemon=True).start()
     return future
@@ -163,6 +164,19 @@ def _in_thread(function: Callable[..., Any], *args: Any, **options: Any) -> conc
 def _for(options: dict[str, Any]) -> dict[str, Any]:
     """Options that are the function's, not the executor's."""
     return {name: value for name, value in options.items() if not name.startswith("__")}
+
+
+class _Abandonable(concurrent.futures.Future[Any]):
+    """A future of something that runs, and may be given up: nobody waits for it then, and it is left to its end."""
+
+    def cancel(self) -> bool:
+        if self.cancelled():
+            return True
+        return super().cancel() and not self.set_running_or_notify_cancel()
+
+    def end(self, settle: Callable[[Any], None], what: Any) -> None:
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
+            settle(what)
 
 
 async def result(future: Any) -> Any:

@@ -39,7 +39,7 @@ from toolchord import (
     Policy,
     current_call,
 )
-from toolchord.errors import CallPaused, JournalConflict
+from toolchord.errors import CallPaused, DeveloperError, JournalConflict
 from toolchord.journal import Outcome
 from toolchord.results import Output as Printed
 from toolchord.results import shorten
@@ -57,6 +57,27 @@ _PATIENCE = 10.0
 
 _SHOWN = 2_000
 """Characters of an inner call's result that streams show."""
+
+
+class CannotGoOn(DeveloperError, GraphBubbleUp):
+    """A program does not go the way that is written down, mostly because what it was begun with has changed.
+
+    Nothing is lost: deploy again what it was begun with, and resume. Or end the call without it: look into the state's
+    history for what it has done, and put an answer to the call into the state with `update_state`. No tool node makes a
+    message of it, for a model would write the program anew, and what it has done would be done twice.
+
+    Attributes:
+        tool_call_id: of the call that ran the program.
+        reason: what is different.
+    """
+
+    def __init__(self, tool_call_id: str, reason: str) -> None:
+        self.tool_call_id = tool_call_id
+        self.reason = reason
+        super().__init__(
+            f"the program of call {tool_call_id} can't go on: {reason}; resume it with the tools and versions that it "
+            f"was begun with, or answer the call with update_state"
+        )
 
 
 @dataclass(frozen=True)
@@ -113,6 +134,7 @@ class Program:
         Raises:
             GraphInterrupt: what it waits for, all at once.
             JournalConflict: somebody else has taken the run up.
+            CannotGoOn: it is not the program that was begun.
         """
         info = self._runtime.execution_info
         place = private.location(self._config, info.checkpoint_id if info else None)
@@ -144,6 +166,8 @@ class Program:
         finally:
             _current.reset(token)
             await journal.end()  # also if it never came to run
+        if result.error is not None and result.error.kind == "divergence":
+            raise CannotGoOn(self._id, result.error.message)
         self._raise_what_waits(result)
         message = self._answer(result)
         self._kept = {number: kept for number, kept in sorted(self._kept.items()) if journal.has_ended(number)}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import AnyMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.base import empty_checkpoint
@@ -29,11 +32,19 @@ from tests.integrations.langgraph.graphs import (
     thread,
     tool_messages,
 )
-from toolchord import CallIdentity, CodeSandbox, DurableJournal
+from toolchord import CallIdentity, CodeSandbox, DurableJournal, Limits
 from toolchord.errors import ConfigurationError, JournalConflict
 from toolchord.journal import Event, Outcome
-from toolchord_langgraph import CodeOrchestrator, private
+from toolchord_langgraph import CannotGoOn, CodeOrchestrator, CodeOrchestratorMiddleware, private
 from toolchord_langgraph.store import CheckpointStore
+
+_GIVES_UP = """\
+import asyncio
+try:
+    return await asyncio.wait_for(hang(), 0.5)
+except TimeoutError:
+    return "gave up"
+"""
 
 
 class Ledger:
@@ -329,3 +340,91 @@ async def test_what_a_later_attempt_saw_counts(monkeypatch: pytest.MonkeyPatch) 
     await second.end()
     third = await opened()
     assert [(event.now, [outcome.body for outcome in event.outcomes]) for event in third.events] == [(2.0, [b"new"])]
+
+
+@pytest.mark.parametrize("code", ["return await hang()", _GIVES_UP])
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_synchronous_graph_does_not_wait_for_calls_that_nobody_waits_for(
+    kind: str, code: str, sandbox: CodeSandbox
+) -> None:
+    began, end = threading.Event(), threading.Event()
+
+    @tool("hang", description="Never come back.")
+    def hang() -> str:
+        began.set()
+        end.wait()
+        return "late"
+
+    @tool("hang", description="Never come back.")
+    async def hang_async() -> str:
+        return str(hang.invoke({}))
+
+    try:
+        node = CodeOrchestrator([hang if kind == "sync" else hang_async], sandbox=sandbox, limits=Limits(wall_time=2.0))
+        (text,) = texts(one_node(node, InMemorySaver()).invoke(asks(program(code)), thread()))
+        assert began.is_set()
+        assert "gave up" in text or "wall_time" in text
+    finally:
+        end.set()
+
+
+class Narrowing(AgentMiddleware[Any, Any]):
+    """Shows the model fewer tools than there are, as a tool selector does."""
+
+    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+        return await handler(request.override(tools=[tool for tool in request.tools if tool.name != "pay"]))
+
+
+async def test_a_tool_that_waits_for_a_person_may_be_kept_from_the_model(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    code = CodeOrchestratorMiddleware(interrupt_on={"pay": True}, sandbox=sandbox)
+    model = Script(turns=[program("return await pay(1)"), "done"])
+    app: Any = create_agent(model, [ledger.pay], middleware=[Narrowing(), code], checkpointer=InMemorySaver())
+    result = await app.ainvoke({"messages": [("user", "go")]}, thread())
+    assert [asked.value["name"] for asked in result["__interrupt__"]] == ["pay"]
+
+
+async def test_a_wrong_name_among_those_that_wait_for_a_person_runs_nothing(
+    ledger: Ledger, sandbox: CodeSandbox
+) -> None:
+    code = CodeOrchestratorMiddleware(interrupt_on={"pya": True}, sandbox=sandbox)
+    model = Script(turns=[program("return await pay(1)"), "done"])
+    app: Any = create_agent(model, [ledger.pay], middleware=[code])
+    with pytest.raises(ConfigurationError, match="did you mean 'pay'"):
+        await app.ainvoke({"messages": [("user", "go")]})
+    assert ledger.did == []
+
+
+def deployed(
+    ledger: Ledger, sandbox: CodeSandbox, saver: Any, *more: Any, said: str = "Pay.", gone: bool = False
+) -> Any:
+    """An app as it may be deployed while a thread waits."""
+
+    async def pay(amount: int) -> str:
+        ledger.did.append(f"pay {amount}")
+        return f"paid {amount}"
+
+    pay.__doc__ = said
+    tools = [asks_a_person, *more] if gone else [tool(pay), asks_a_person, *more]
+    return one_node(CodeOrchestrator(tools, sandbox=sandbox, handle_tool_errors=True), saver)
+
+
+WAITS = "first = await pay(1)\nreturn [first, await asks_a_person('?'), await pay(2)]"
+
+
+async def test_a_new_release_with_other_words_and_more_tools_goes_on(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    saver = InMemorySaver()
+    await deployed(ledger, sandbox, saver).ainvoke(asks(program(WAITS)), thread())
+    app = deployed(ledger, sandbox, saver, note, said="Pay an amount.")
+    assert texts(await app.ainvoke(Command(resume="yes"), thread())) == ['["paid 1", "yes", "paid 2"]']
+    assert ledger.did == ["pay 1", "pay 2"]
+
+
+async def test_a_release_that_can_not_go_on_says_so_to_its_developer(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    """Not to the model, which would write the program anew and pay again; the next release finds all as it was."""
+    saver = InMemorySaver()
+    await deployed(ledger, sandbox, saver).ainvoke(asks(program(WAITS)), thread())
+    with pytest.raises(CannotGoOn, match="begun with another program, other inputs or other tools"):
+        await deployed(ledger, sandbox, saver, gone=True).ainvoke(Command(resume="yes"), thread())
+    result = await deployed(ledger, sandbox, saver).ainvoke(Command(resume="yes"), thread())
+    assert texts(result) == ['["paid 1", "yes", "paid 2"]']
+    assert ledger.did == ["pay 1", "pay 2"]
