@@ -96,7 +96,8 @@ class Guest:
             compiled = self._compile(start, filename)
             self._expose(start)
             self._restore(start)
-            self.definitions |= compiled.definitions
+            known = self.definitions | compiled.definitions
+            self.definitions = {name: text for name, text in known.items() if text}
             value, returned = self._execute(compiled)
             self._keep(start)
             return wire.Done(self.link.encode(value, calls.settled), None, returned)
@@ -129,6 +130,9 @@ class Guest:
         self.hub.closed = True
         try:
             lost = keeping.restore(self.definitions, self._define)
+            self.hub.join()
+            self._cancel_tasks()  # what definitions have begun, such as decorators, is not this program's
+            self.hub.loop.forget()
         finally:
             self.hub.closed = False
         for name, reason in lost.items():
