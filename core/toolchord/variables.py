@@ -37,6 +37,11 @@ class Variables:
         """What the next program finds."""
         return (*self.data, *self.definitions)
 
+    @property
+    def size(self) -> int:
+        """What they weigh: bytes of data and characters of statements."""
+        return sum(map(len, (*self.data.values(), *self.definitions.values())))
+
     def to_bytes(self) -> bytes:
         """As bytes; the names that were lost are not among them."""
         return msgspec.msgpack.encode(_Left(self.data, self.definitions))

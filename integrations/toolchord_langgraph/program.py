@@ -25,6 +25,7 @@ from langgraph.prebuilt import ToolRuntime
 from langgraph.prebuilt.tool_node import ToolCallRequest, ToolInvocationError, msg_content_output
 from langgraph.types import Command, interrupt
 from pydantic import Discriminator, ValidationError
+from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from toolchord import (
     CallIdentity,
@@ -260,7 +261,7 @@ class Program:
             raise pause if isinstance(pause, CallPaused) else CallPaused(pause) from None
         except ToolInvocationError as error:
             raise capture.refused(error.source, hidden) from None
-        except ValidationError as error:
+        except (ValidationError, ValidationErrorV1) as error:
             if is_invalid_resume(error):
                 kept.clear()
                 raise CallPaused(error) from None

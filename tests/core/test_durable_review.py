@@ -126,3 +126,18 @@ async def test_definitions_that_come_back_call_nothing_later_either(sandbox: Cod
     assert first.error is None
     second = await sandbox.execute("await asyncio.sleep(0.1)\nreturn Derived.__name__", variables=first.variables)
     assert (second.value, second.calls, paid) == ("Derived", [], [])
+
+
+async def test_a_guest_can_not_leave_more_than_it_may() -> None:
+    """The bound is the host's: a guest behind no wall one says what it likes."""
+    code = """\
+from toolchord_guest import wire, worker
+link = worker._guest.link
+link.send(wire.Kept(link.encode({"data": {"x": b"x" * 300_000}, "definitions": {}, "lost": {}})))
+"""
+    with CodeSandbox(language="unrestricted") as sandbox:
+        result = await sandbox.execute(code, variables=Variables())
+    assert result.error is not None
+    assert result.error.kind == "protocol"
+    assert "300,000 bytes of variables" in result.error.message
+    assert result.variables == Variables()

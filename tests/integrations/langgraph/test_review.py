@@ -12,13 +12,14 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import AnyMessage, ToolMessage
-from langchain_core.tools import tool
+from langchain_core.tools import BaseTool, tool
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import NodeTimeoutError
 from langgraph.graph import START, StateGraph, add_messages
 from langgraph.prebuilt import InjectedState, ToolRuntime
 from langgraph.types import Command, RetryPolicy, interrupt
+from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
 
 from tests.integrations.langgraph.graphs import (
@@ -428,3 +429,28 @@ async def test_a_release_that_can_not_go_on_says_so_to_its_developer(ledger: Led
     result = await deployed(ledger, sandbox, saver).ainvoke(Command(resume="yes"), thread())
     assert texts(result) == ['["paid 1", "yes", "paid 2"]']
     assert ledger.did == ["pay 1", "pay 2"]
+
+
+class OldArguments(BaseModelV1):
+    x: int
+
+
+class Old(BaseTool):
+    """A tool whose arguments are a model of pydantic's first version."""
+
+    name: str = "old"
+    description: str = "An old tool."
+    args_schema: Any = OldArguments
+
+    def _run(self, x: int) -> int:
+        return x
+
+
+async def test_wrong_arguments_of_an_old_tool_are_told_as_those_of_any_other(sandbox: CodeSandbox) -> None:
+    code = "try:\n    await old(x='no')\nexcept TypeError as error:\n    return [type(error).__name__, str(error)]"
+    result = await one_node(CodeOrchestrator([Old()], sandbox=sandbox), InMemorySaver()).ainvoke(
+        asks(program(code)), thread()
+    )
+    (text,) = texts(result)
+    assert text.startswith('["InvalidArguments", "')
+    assert "x: value is not a valid integer" in text
