@@ -106,8 +106,9 @@ class Frame:
 class Program:
     """One program: the host of its journal, and the way of its calls."""
 
-    def __init__(self, frame: Frame, code: str, runtime: ToolRuntime[Any, Any], *, blocking: bool) -> None:
+    def __init__(self, frame: Frame, code: str, runtime: ToolRuntime[Any, Any], *, name: str, blocking: bool) -> None:
         self.blocking = blocking
+        self._name = name
         self._frame = frame
         self._code = code
         self._runtime = runtime
@@ -350,13 +351,13 @@ class Program:
         for reason in reasons:
             if isinstance(reason, Exception) and not isinstance(reason, GraphInterrupt):
                 raise reason  # an answer that does not fit, or a graph that is being drained
-        raise GraphInterrupt(
-            tuple(i for reason in reasons if isinstance(reason, GraphInterrupt) for i in reason.args[0])
-        )
+        asked = (one for reason in reasons if isinstance(reason, GraphInterrupt) for one in reason.args[0])
+        raise GraphInterrupt(tuple({one.id: one for one in asked}.values()))  # a graph within may tell one twice
 
     def _answer(self, result: ExecutionResult) -> ToolMessage:
         return ToolMessage(
             result.for_model(self._frame.max_chars),
+            name=self._name,
             artifact=streaming.transcript(result, self._id),
             tool_call_id=self._id,
             status="success" if result.ok else "error",

@@ -454,3 +454,27 @@ async def test_wrong_arguments_of_an_old_tool_are_told_as_those_of_any_other(san
     (text,) = texts(result)
     assert text.startswith('["InvalidArguments", "')
     assert "x: value is not a valid integer" in text
+
+
+async def test_an_answer_names_the_code_tool(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    """Some providers match answers to calls by name."""
+    app = one_node(CodeOrchestrator([ledger.pay], sandbox=sandbox, code_name="program"), InMemorySaver())
+    result = await app.ainvoke(asks(calls(("program", {"code": "return 1"}))), thread())
+    assert [(message.name, message.text) for message in tool_messages(result)] == [("program", "1")]
+
+
+async def test_a_question_of_an_agent_within_a_program_is_asked_once(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    code = "return await asks_a_person('?')"
+    agent = one_node(CodeOrchestrator([asks_a_person], sandbox=sandbox), None)
+
+    @tool
+    async def delegate(what: str) -> str:
+        """Have an agent do something."""
+        (text,) = texts(await agent.ainvoke(asks(program(code))))
+        return text
+
+    app = one_node(CodeOrchestrator([delegate, ledger.pay], sandbox=sandbox), InMemorySaver())
+    paused = await app.ainvoke(asks(program("return [await pay(1), await delegate('x')]")), thread())
+    assert [asked.value for asked in paused["__interrupt__"]] == ["?"]
+    assert texts(await app.ainvoke(Command(resume="yes"), thread())) == ['["paid 1", "yes"]']
+    assert ledger.did == ["pay 1"]
