@@ -68,7 +68,9 @@ def rank(query: str, documents: Sequence[tuple[str, ...]], limit: int = 5) -> li
     query = query[:_LONGEST_QUERY]
     matches = _pattern(query)
     if matches is not None:
-        return [i for i, fields in enumerate(documents) if any(map(matches, fields))][:limit]
+        # Anchors are those of a field, or of one of the names in the first.
+        spaces = ((*fields, *fields[0].split()) for fields in documents)
+        return [i for i, texts in enumerate(spaces) if any(map(matches, texts))][:limit]
     asked = set(words(query))
     bags = [_bag(fields) for fields in documents]
     sizes = [sum(bag.values()) for bag in bags]

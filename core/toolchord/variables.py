@@ -20,7 +20,8 @@ class Variables:
     """Variables of a program that has ended, for the next one: ``execute(..., variables=result.variables)``.
 
     Plain data comes back as it was; of functions, classes and imports the statements are run again, behind the same
-    walls and under the same limits. It is plain data itself: keep `to_bytes()` wherever the conversation is kept.
+    walls and under the same limits; what they have kept in themselves, such as a changed class attribute, begins anew.
+    It is plain data itself: keep `to_bytes()` wherever the conversation is kept.
 
     Attributes:
         data: encoded values by name. Only a guest reads them.
@@ -36,6 +37,11 @@ class Variables:
     def names(self) -> tuple[str, ...]:
         """What the next program finds."""
         return (*self.data, *self.definitions)
+
+    @property
+    def size(self) -> int:
+        """What they weigh: bytes of data and characters of statements."""
+        return sum(map(len, (*self.data.values(), *self.definitions.values())))
 
     def to_bytes(self) -> bytes:
         """As bytes; the names that were lost are not among them."""

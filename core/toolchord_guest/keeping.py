@@ -21,23 +21,29 @@ _ATOMS = (type(None), bool, int, float, str, bytes, dt.datetime, dt.date, dt.tim
 _NODES = 1_000_000
 
 
-def definitions(body: Iterable[ast.stmt]) -> dict[str, str]:
-    """The statements of the top level that define a name, by name, in the order of the text."""
+def definitions(body: Iterable[ast.stmt], rebound: Container[str] = ()) -> dict[str, str]:
+    """The statements of the top level that define a name, by name, in the order of the text.
+
+    Names that are `rebound` in another way have none: what they are in the end, no statement says.
+    """
     found: dict[str, str] = {}
     for node in body:
-        match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                names = [node.name]
-            case ast.Import() | ast.ImportFrom():
-                names = [alias.asname or alias.name.partition(".")[0] for alias in node.names]
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Lambda()):
-                names = [name]
-            case _:
-                continue
-        for name in names:
+        for name in names_defined(node):
             found.pop(name, None)  # a later one stands later
-            found[name] = ast.unparse(node)
+            found[name] = "" if name in rebound else ast.unparse(node)
     return found
+
+
+def names_defined(node: ast.stmt) -> list[str]:
+    """The names that a statement defines, if running it again gives them again."""
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            return [node.name]
+        case ast.Import() | ast.ImportFrom():
+            return [alias.asname or alias.name.partition(".")[0] for alias in node.names]
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Lambda()):
+            return [name]
+    return []
 
 
 def keep(variables: Mapping[str, Any], known: Mapping[str, str], hidden: Container[str], limit: int) -> dict[str, Any]:
@@ -89,9 +95,9 @@ def _encoded(value: Any) -> tuple[str, bytes]:
 
 def _reason(value: Any) -> str:
     if isinstance(value, types.FunctionType):
-        return "a function without a def of its own"
+        return "a function that no one statement defines as it is; define it with def"
     if isinstance(value, type):
-        return "a class without a statement of its own"
+        return "a class that no one statement defines as it is; define it with class"
     if type(value) in (list, tuple, set, frozenset, dict, Record):
         return f"a {type(value).__name__} that holds more than plain data"
     return f"a {type(value).__name__}"

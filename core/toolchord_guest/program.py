@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
 
-from toolchord_guest.keeping import definitions
+from toolchord_guest.keeping import definitions, names_defined
 from toolchord_guest.language import Policy
 from toolchord_guest.placement import Calls, calls_one_of, coroutines, own_nodes
 
@@ -46,7 +46,7 @@ def compile_program(
     """Compile a program.
 
     `examine` looks at it as it was written; what it returns is raised, unless the program can't be compiled. With
-    `keep`, the text of its definitions is kept too.
+    `keep`, the text of its definitions is kept too; empty for names that it binds in another way.
 
     Raises SyntaxError, `language.Refusal`, RecursionError or MemoryError if it can't be compiled.
     """
@@ -54,7 +54,11 @@ def compile_program(
     _check_top_level(tree, filename)
     features = _future_features(tree)
     problem = examine(tree) if examine is not None else None  # before the policy rewrites the tree
-    defined = definitions(tree.body) if keep else {}
+    defined: dict[str, str] = {}
+    if keep:
+        rebound = _bound_names([node for node in tree.body if not names_defined(node)])
+        rebound.update(*(node.names for node in ast.walk(tree) if isinstance(node, ast.Global)))
+        defined = dict.fromkeys(sorted(rebound), "") | definitions(tree.body, rebound)
     if policy is not None:
         tree = policy.judge(tree)
     is_async = any(map(_awaits, tree.body)) or _forgets_to_await(tree)

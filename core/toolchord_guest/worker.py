@@ -101,7 +101,8 @@ class Guest:
             compiled = self._compile(start, filename, inputs)
             self._expose(start, inputs)
             self._restore(start)
-            self.definitions |= compiled.definitions
+            known = self.definitions | compiled.definitions
+            self.definitions = {name: text for name, text in known.items() if text}
             value, returned = self._execute(compiled)
             self._keep(start)
             return wire.Done(self.link.encode(value, calls.settled), None, returned)
@@ -159,6 +160,9 @@ class Guest:
         self.hub.closed = True
         try:
             lost = keeping.restore(self.definitions, self._define)
+            self.hub.join()
+            self._cancel_tasks()  # what definitions have begun, such as decorators, is not this program's
+            self.hub.loop.forget()
         finally:
             self.hub.closed = False
         for name, reason in lost.items():

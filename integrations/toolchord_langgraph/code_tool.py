@@ -76,13 +76,13 @@ def code_tool(frame: Callable[[ToolRuntime[Any, Any]], Frame], *, name: str, des
 
     def run(code: Code, runtime: ToolRuntime[Any, Any]) -> Any:
         try:
-            return waited(Program(frame(runtime), code, runtime, blocking=True).go())
+            return waited(Program(frame(runtime), code, runtime, name=name, blocking=True).go())
         except JournalConflict as conflict:
             raise TakenOver(conflict.run, conflict.attempt) from None
 
     async def arun(code: Code, runtime: ToolRuntime[Any, Any]) -> Any:
         try:
-            return await Program(frame(runtime), code, runtime, blocking=False).go()
+            return await Program(frame(runtime), code, runtime, name=name, blocking=False).go()
         except JournalConflict as conflict:
             raise TakenOver(conflict.run, conflict.attempt) from None
 

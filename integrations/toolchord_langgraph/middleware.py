@@ -138,7 +138,6 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
         self._approvals.check({tool.name for tool in tools})  # only here all of them are known
         catalogue, _ = self._offered(tools)
         return Frame(
-            self._code_tool.name,
             self._sandbox,
             catalogue,
             handler,

@@ -84,7 +84,6 @@ class CodeOrchestrator(ToolNode):
         catalogue = catalogue_of(inner)
         self._inner = _Inner(inner, **{**options, "handle_tool_errors": False, "messages_key": messages_key})
         frame = Frame(
-            code_name,
             sandbox or CodeSandbox(limits=limits),
             catalogue,
             self._inner.run,

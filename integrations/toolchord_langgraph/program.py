@@ -24,6 +24,7 @@ from langgraph.prebuilt import ToolRuntime
 from langgraph.prebuilt.tool_node import ToolCallRequest, ToolInvocationError
 from langgraph.types import Command, interrupt
 from pydantic import Discriminator, ValidationError
+from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from toolchord import (
     ApprovalRequest,
@@ -85,7 +86,6 @@ class Frame:
     """What a program needs of the node that runs it.
 
     Attributes:
-        name: of the code tool.
         sandbox: where it runs.
         catalogue: what it may call.
         run, arun: take an inner call to its tool as the graph takes an ordinary one; the second in async graphs.
@@ -97,7 +97,6 @@ class Frame:
         variables: whether a program finds what the thread's last one left.
     """
 
-    name: str
     sandbox: CodeSandbox
     catalogue: Catalogue
     run: Callable[[ToolCallRequest], Output]
@@ -113,8 +112,9 @@ class Frame:
 class Program:
     """One program: the host of its journal, and the way of its calls."""
 
-    def __init__(self, frame: Frame, code: str, runtime: ToolRuntime[Any, Any], *, blocking: bool) -> None:
+    def __init__(self, frame: Frame, code: str, runtime: ToolRuntime[Any, Any], *, name: str, blocking: bool) -> None:
         self.blocking = blocking
+        self._name = name
         self._frame = frame
         self._code = code
         self._runtime = runtime
@@ -271,7 +271,7 @@ class Program:
             raise pause if isinstance(pause, CallPaused) else CallPaused(pause) from None
         except ToolInvocationError as error:
             raise capture.refused(error.source, hidden) from None
-        except ValidationError as error:
+        except (ValidationError, ValidationErrorV1) as error:
             if is_invalid_resume(error):
                 kept.clear()
                 raise CallPaused(error) from None
@@ -371,15 +371,14 @@ class Program:
         for reason in reasons:
             if isinstance(reason, Exception) and not isinstance(reason, GraphInterrupt):
                 raise reason  # an answer that does not fit, or a graph that is being drained
-        raise GraphInterrupt(
-            tuple(i for reason in reasons if isinstance(reason, GraphInterrupt) for i in reason.args[0])
-        )
+        asked = (one for reason in reasons if isinstance(reason, GraphInterrupt) for one in reason.args[0])
+        raise GraphInterrupt(tuple({one.id: one for one in asked}.values()))  # a graph within may tell one twice
 
     def _answer(self, result: ExecutionResult) -> ToolMessage:
         return ToolMessage(
             result.for_model(self._frame.max_chars),
+            name=self._name,
             artifact=streaming.transcript(result, self._id),
-            name=self._frame.name,
             tool_call_id=self._id,
             status="success" if result.ok else "error",
         )

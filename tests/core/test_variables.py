@@ -100,7 +100,7 @@ async def test_data_is_what_it_was(sandbox: CodeSandbox, value: Any) -> None:
 
 LOST = {
     "p = Thing()": ("p", "a Thing"),
-    "g = total": ("g", "a function without a def of its own"),
+    "g = total": ("g", "define it with def"),
     "c = Counter('aab')": ("c", "a Counter"),
     "f = (i for i in range(3))": ("f", "a generator"),
     "nest = [1, Thing()]": ("nest", "a list that holds more than plain data"),

@@ -12,13 +12,14 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import AnyMessage, ToolMessage
-from langchain_core.tools import tool
+from langchain_core.tools import BaseTool, tool
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import NodeTimeoutError
 from langgraph.graph import START, StateGraph, add_messages
 from langgraph.prebuilt import InjectedState, ToolRuntime
 from langgraph.types import Command, RetryPolicy, interrupt
+from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
 
 from tests.integrations.langgraph.graphs import (
@@ -428,3 +429,52 @@ async def test_a_release_that_can_not_go_on_says_so_to_its_developer(ledger: Led
     result = await deployed(ledger, sandbox, saver).ainvoke(Command(resume="yes"), thread())
     assert texts(result) == ['["paid 1", "yes", "paid 2"]']
     assert ledger.did == ["pay 1", "pay 2"]
+
+
+class OldArguments(BaseModelV1):
+    x: int
+
+
+class Old(BaseTool):
+    """A tool whose arguments are a model of pydantic's first version."""
+
+    name: str = "old"
+    description: str = "An old tool."
+    args_schema: Any = OldArguments
+
+    def _run(self, x: int) -> int:
+        return x
+
+
+async def test_wrong_arguments_of_an_old_tool_are_told_as_those_of_any_other(sandbox: CodeSandbox) -> None:
+    code = "try:\n    await old(x='no')\nexcept TypeError as error:\n    return [type(error).__name__, str(error)]"
+    result = await one_node(CodeOrchestrator([Old()], sandbox=sandbox), InMemorySaver()).ainvoke(
+        asks(program(code)), thread()
+    )
+    (text,) = texts(result)
+    assert text.startswith('["InvalidArguments", "')
+    assert "x: value is not a valid integer" in text
+
+
+async def test_an_answer_names_the_code_tool(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    """Some providers match answers to calls by name."""
+    app = one_node(CodeOrchestrator([ledger.pay], sandbox=sandbox, code_name="program"), InMemorySaver())
+    result = await app.ainvoke(asks(calls(("program", {"code": "return 1"}))), thread())
+    assert [(message.name, message.text) for message in tool_messages(result)] == [("program", "1")]
+
+
+async def test_a_question_of_an_agent_within_a_program_is_asked_once(ledger: Ledger, sandbox: CodeSandbox) -> None:
+    code = "return await asks_a_person('?')"
+    agent = one_node(CodeOrchestrator([asks_a_person], sandbox=sandbox), None)
+
+    @tool
+    async def delegate(what: str) -> str:
+        """Have an agent do something."""
+        (text,) = texts(await agent.ainvoke(asks(program(code))))
+        return text
+
+    app = one_node(CodeOrchestrator([delegate, ledger.pay], sandbox=sandbox), InMemorySaver())
+    paused = await app.ainvoke(asks(program("return [await pay(1), await delegate('x')]")), thread())
+    assert [asked.value for asked in paused["__interrupt__"]] == ["?"]
+    assert texts(await app.ainvoke(Command(resume="yes"), thread())) == ['["paid 1", "yes"]']
+    assert ledger.did == ["pay 1"]
