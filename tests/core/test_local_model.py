@@ -1,5 +1,5 @@
 # ruff: noqa: E501  (a program is kept as it was written)
-"""What a real small model wrote, word for word: its programs are found, and its conversations go the same way again.
+"""What real small models wrote, word for word: its programs are found, and its conversations go the same way again.
 
 The transcripts are of benchmarks/local_model.py; what each text's program is was checked by eye.
 """
@@ -17,13 +17,15 @@ from benchmarks.local_model import TASKS, Task, do, outcomes
 from toolchord import CodeSandbox, extract_program
 
 CORPUS = json.loads((Path(__file__).parents[1] / "corpora" / "local_model.json").read_text())
-TRANSCRIPTS: list[dict[str, Any]] = CORPUS["transcripts"]
+TRANSCRIPTS: dict[str, dict[str, Any]] = {
+    f"{run['run']}-{one['task']}": one for run in CORPUS for one in run["transcripts"]
+}
 REPLIES = [
-    pytest.param(reply["text"], reply["program"], id=f"{one['task']}-{turn}")
-    for one in TRANSCRIPTS
+    pytest.param(reply["text"], reply["program"], id=f"{name}-{turn}")
+    for name, one in TRANSCRIPTS.items()
     for turn, reply in enumerate(one["replies"], 1)
 ]
-by_task = pytest.mark.parametrize("one", TRANSCRIPTS, ids=[one["task"] for one in TRANSCRIPTS])
+each = pytest.mark.parametrize("one", TRANSCRIPTS.values(), ids=list(TRANSCRIPTS))
 
 
 def says_again(one: dict[str, Any]) -> Callable[..., Any]:
@@ -47,7 +49,7 @@ def test_the_program_is_found_in_what_the_model_wrote(text: str, program: str | 
     assert extract_program(text) == program
 
 
-@by_task
+@each
 async def test_its_conversation_goes_the_same_way_again(one: dict[str, Any]) -> None:
     task = task_of(one)
     run, shop = await do(task, says_again(one))
