@@ -1,7 +1,8 @@
 """A real model in a local GGUF file does small tasks through the orchestrator: how many right, which repairs, how fast.
 
-Run it by hand as `python -m benchmarks.local_model PATH.gguf [transcripts.json]` after `pip install xllamacpp`. It is
-no part of the tests, which keep its transcripts (tests/corpora/local_model.json) and replay them without a model.
+Run it by hand as `python -m benchmarks.local_model PATH.gguf [transcripts.json] [--tell]` after `pip install
+xllamacpp`. It is no part of the tests, which keep its transcripts (tests/corpora/local_model.json) and replay them
+without a model.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from toolchord import CodeSandbox, OrchestratedRun, Orchestrator, Reply, TokenUs
 CONTEXT = 4096
 THREADS = 1  # on a busy machine several wait for each other most of the time
 MAX_TOKENS = 160  # of one turn; a program for one of these tasks takes 30 to 70
+TELL = " Answer with a short program that calls the tools; they are defined already, so do not define them."
+"""Said after each question with --tell: small models copy the tools' stubs into their programs."""
 
 
 class Shop:
@@ -198,11 +201,11 @@ def outcomes(run: OrchestratedRun) -> list[dict[str, Any]]:
     ]
 
 
-async def do(task: Task, model: Callable[..., Any]) -> tuple[OrchestratedRun, Shop]:
+async def do(task: Task, model: Callable[..., Any], told: str = "") -> tuple[OrchestratedRun, Shop]:
     """One task, in a sandbox of its own."""
     shop = Shop()
     async with CodeSandbox(tools=task.tools_of(shop)) as sandbox:
-        run = await Orchestrator(model, sandbox, way="sandbox", max_turns=6, max_repairs=2).run(task.question)
+        run = await Orchestrator(model, sandbox, way="sandbox", max_turns=6, max_repairs=2).run(task.question + told)
     return run, shop
 
 
@@ -222,12 +225,12 @@ def transcript(task: Task, run: OrchestratedRun, shop: Shop) -> dict[str, Any]:
     }
 
 
-async def main(path: Path, kept: Path | None) -> None:
+async def main(path: Path, kept: Path | None, told: str) -> None:
     model = LocalModel(path)
     transcripts = []
     for task in TASKS:
         seconds, written = model.seconds, model.written
-        run, shop = await do(task, model)
+        run, shop = await do(task, model, told)
         one = transcript(task, run, shop)
         repairs = sum(not attempt.result.ok for attempt in run.attempts)
         one["seconds"] = round(model.seconds - seconds, 1)
@@ -239,13 +242,14 @@ async def main(path: Path, kept: Path | None) -> None:
             flush=True,
         )
         if kept is not None:  # after each task: the whole takes a while
-            text = json.dumps({"model": model.name, "transcripts": transcripts}, indent=1)
+            text = json.dumps({"model": model.name, "told": told, "transcripts": transcripts}, indent=1)
             await asyncio.to_thread(kept.write_text, text + "\n")
     right = sum(one["right"] for one in transcripts)
     print(f"{right} of {len(transcripts)} right; {model.written} tokens written in {model.seconds:.0f} s")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
-        raise SystemExit("usage: python -m benchmarks.local_model PATH.gguf [transcripts.json]")
-    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) == 3 else None))
+    given = [word for word in sys.argv[1:] if word != "--tell"]
+    if len(given) not in (1, 2):
+        raise SystemExit("usage: python -m benchmarks.local_model PATH.gguf [transcripts.json] [--tell]")
+    asyncio.run(main(Path(given[0]), Path(given[1]) if len(given) == 2 else None, TELL if "--tell" in sys.argv else ""))
