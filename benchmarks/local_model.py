@@ -1,6 +1,6 @@
 """A real model in a local GGUF file does small tasks through the orchestrator: how many right, which repairs, how fast.
 
-Run it by hand as `python -m benchmarks.local_model PATH.gguf [transcripts.json] [--tell]` after `pip install
+Run it by hand as `python -m benchmarks.local_model PATH.gguf [transcripts.json] [--example]` after `pip install
 xllamacpp`. It is no part of the tests, which keep its transcripts (tests/corpora/local_model.json) and replay them
 without a model.
 """
@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,16 @@ from toolchord import CodeSandbox, OrchestratedRun, Orchestrator, Reply, TokenUs
 CONTEXT = 4096
 THREADS = 1  # on a busy machine several wait for each other most of the time
 MAX_TOKENS = 160  # of one turn; a program for one of these tasks takes 30 to 70
-TELL = " Answer with a short program that calls the tools; they are defined already, so do not define them."
-"""Said after each question with --tell: small models copy the tools' stubs into their programs."""
+EXAMPLE = (
+    {"role": "user", "content": "How many visits were there on monday?"},
+    {
+        "role": "assistant",
+        "content": "```python\nvisits = await list_visits(day='monday')\nreturn len(visits)\n```",
+    },
+    {"role": "user", "content": "The program returned:\n7"},
+    {"role": "assistant", "content": "There were 7 visits on monday."},
+)
+"""Said before each question with --example: small models copy the tools' stubs into their programs otherwise."""
 
 
 class Shop:
@@ -201,21 +209,25 @@ def outcomes(run: OrchestratedRun) -> list[dict[str, Any]]:
     ]
 
 
-async def do(task: Task, model: Callable[..., Any], told: str = "") -> tuple[OrchestratedRun, Shop]:
+async def do(
+    task: Task, model: Callable[..., Any], before: Sequence[dict[str, Any]] = ()
+) -> tuple[OrchestratedRun, Shop]:
     """One task, in a sandbox of its own."""
     shop = Shop()
     async with CodeSandbox(tools=task.tools_of(shop)) as sandbox:
-        run = await Orchestrator(model, sandbox, way="sandbox", max_turns=6, max_repairs=2).run(task.question + told)
+        run = await Orchestrator(model, sandbox, way="sandbox", max_turns=6, max_repairs=2).run(
+            [*before, {"role": "user", "content": task.question}]
+        )
     return run, shop
 
 
-def transcript(task: Task, run: OrchestratedRun, shop: Shop) -> dict[str, Any]:
+def transcript(task: Task, run: OrchestratedRun, shop: Shop, skipped: int) -> dict[str, Any]:
     """What was said and what happened; the system message is left out, since it is made anew from the tools."""
-    replies = [message["content"] for message in run.messages if message["role"] == "assistant"]
+    replies = [message["content"] for message in run.messages[1 + skipped :] if message["role"] == "assistant"]
     return {
         "task": task.name,
         "question": task.question,
-        "messages": run.messages[1:],
+        "messages": run.messages[1 + skipped :],
         "replies": [{"text": text, "program": extract_program(text)} for text in replies],
         "results": outcomes(run),
         "stop": run.stop,
@@ -225,13 +237,13 @@ def transcript(task: Task, run: OrchestratedRun, shop: Shop) -> dict[str, Any]:
     }
 
 
-async def main(path: Path, kept: Path | None, told: str) -> None:
+async def main(path: Path, kept: Path | None, before: Sequence[dict[str, Any]]) -> None:
     model = LocalModel(path)
     transcripts = []
     for task in TASKS:
         seconds, written = model.seconds, model.written
-        run, shop = await do(task, model, told)
-        one = transcript(task, run, shop)
+        run, shop = await do(task, model, before)
+        one = transcript(task, run, shop, len(before))
         repairs = sum(not attempt.result.ok for attempt in run.attempts)
         one["seconds"] = round(model.seconds - seconds, 1)
         one["usage"] = asdict(run.usage) if run.usage else None
@@ -242,14 +254,16 @@ async def main(path: Path, kept: Path | None, told: str) -> None:
             flush=True,
         )
         if kept is not None:  # after each task: the whole takes a while
-            text = json.dumps({"model": model.name, "told": told, "transcripts": transcripts}, indent=1)
+            text = json.dumps({"model": model.name, "example": bool(before), "transcripts": transcripts}, indent=1)
             await asyncio.to_thread(kept.write_text, text + "\n")
     right = sum(one["right"] for one in transcripts)
     print(f"{right} of {len(transcripts)} right; {model.written} tokens written in {model.seconds:.0f} s")
 
 
 if __name__ == "__main__":
-    given = [word for word in sys.argv[1:] if word != "--tell"]
+    given = [word for word in sys.argv[1:] if word != "--example"]
     if len(given) not in (1, 2):
-        raise SystemExit("usage: python -m benchmarks.local_model PATH.gguf [transcripts.json] [--tell]")
-    asyncio.run(main(Path(given[0]), Path(given[1]) if len(given) == 2 else None, TELL if "--tell" in sys.argv else ""))
+        raise SystemExit("usage: python -m benchmarks.local_model PATH.gguf [transcripts.json] [--example]")
+    asyncio.run(
+        main(Path(given[0]), Path(given[1]) if len(given) == 2 else None, EXAMPLE if "--example" in sys.argv else ())
+    )
