@@ -18,11 +18,23 @@ def explain(error: BaseException, source: str, filename: str, tools: Iterable[st
     leaf = _leaf(error)
     place = place_of(leaf, source, filename)
     advice = next((a for rule in RULES if (a := rule(leaf, place, tools)) is not None), None)
+    fix = _redefined(source, tools)  # the one fix, for whatever else is wrong came of it
     if advice is None:
-        return ""
+        return f"Fix: {fix}" if fix else ""
     first = "" if leaf is error else f"The first of them: {name_of(leaf)} (line {place.line}): {str(leaf)[:300]}"
-    lines = [first, advice.value, f"Fix: {advice.fix}" if advice.fix else ""]
+    fix = fix or advice.fix
+    lines = [first, advice.value, f"Fix: {fix}" if fix else ""]
     return "\n".join(line for line in lines if line)[:_LONGEST]
+
+
+def _redefined(source: str, tools: Iterable[str]) -> str:
+    """Small models copy the tools' stubs into their programs, and make up what the tools would give."""
+    defined = re.findall(r"^(?:async[ \t]+)?def[ \t]+(\w+)", source, re.MULTILINE)
+    own = [name for name in dict.fromkeys(defined) if name in set(tools)]
+    if not own:
+        return ""
+    which = f"{own[0]} is a tool that is" if len(own) == 1 else f"{', '.join(own)} are tools that are"
+    return f"remove {' and '.join(f'`def {name}`' for name in own)} from the program: {which} there already"
 
 
 def _leaf(error: BaseException) -> BaseException:

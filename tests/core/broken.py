@@ -222,4 +222,8 @@ BROKEN = [
            "use the tools", None, None),
     Broken("value that can't cross", "p = get_profile('ann')\nreturn {'f': lambda: p}", None, ("UnsupportedValue", ""),
            "return plain data", "function", None, ("get_profile",)),
+    Broken("a stub copied into the program", "async def find(query: str) -> list[dict[str, Any]]:\n    return []\nreturn len(await find(query='a'))", 1, ("NameError", "name 'Any' is not defined"),
+           "Fix: remove `def find` from the program: find is a tool that is there already", None),
+    Broken("two stubs copied, and one calls itself", "async def find(query):\n    return await find(query)\nasync def list_orders(status):\n    return []\nrows = await list_orders('paid')\nreturn rows[0]", 6, ("IndexError", "list index out of range"),
+           "Fix: remove `def find` and `def list_orders` from the program: find, list_orders are tools that are there already", None),
 ]  # fmt: skip
