@@ -208,18 +208,13 @@ class Run:
             case wire.Cancel():
                 self._on_cancel(frame.id)
             case wire.Kept():
-                self._on_kept(Variables.of(self._decoder.decode(frame.body)))
+                self._variables = Variables.of(self._decoder.decode(frame.body), self.limits.variables)
             case wire.Done():
                 self._on_done(frame)
             case wire.Ready():
                 if self._readied:
                     raise wire.WireError("it says twice that it is ready")
                 self._readied = True
-
-    def _on_kept(self, variables: Variables) -> None:
-        if variables.size > self.limits.variables:
-            raise wire.WireError(f"it leaves {variables.size:,} bytes of variables")
-        self._variables = variables
 
     def _on_output(self, frame: wire.Out) -> None:
         room = self.limits.output - self._output_bytes

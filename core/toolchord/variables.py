@@ -57,9 +57,12 @@ class Variables:
         return cls(left.data, left.definitions)
 
     @classmethod
-    def of(cls, told: Any) -> Variables:
-        """What a guest told; ValueError if it is none of ours that told it."""
+    def of(cls, told: Any, most: int) -> Variables:
+        """What a guest told, at most so many bytes; ValueError if it is none of ours that told it."""
         try:
-            return msgspec.convert(told, cls)
+            variables = msgspec.convert(told, cls)
         except msgspec.ValidationError as error:
             raise ValueError(str(error)) from None
+        if variables.size > most:
+            raise ValueError(f"it leaves {variables.size:,} bytes of variables")
+        return variables
