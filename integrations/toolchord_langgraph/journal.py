@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp, is_invalid_resume
 from langgraph.types import interrupt
 
@@ -99,7 +100,8 @@ class TaskJournal(DurableJournal):
                 except CallPaused as pause:
                     if isinstance(pause.reason, Exception):
                         raise pause.reason from None
-                    interrupt({"type": "call_paused", "reason": str(pause.reason), "tool": call.tool})
+                    with private.as_child(private.only_new_answers(get_config())):
+                        interrupt({"type": "call_paused", "reason": str(pause.reason), "tool": call.tool})
 
         def run_blocking() -> Any:
             return asyncio.run(run())

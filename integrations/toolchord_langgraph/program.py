@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import dataclasses
 import hashlib
 import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -234,7 +233,9 @@ class Program:
                 raise answer
             return answer
         kept = self._kept[call.number] = Kept()
-        config = private.bridged(get_config(), self._config, partial(self._write, kept), self._read)
+        config = private.bridged(
+            private.only_new_answers(get_config()), self._config, partial(self._write, kept), self._read
+        )
         capture = Captured(tool, config)
         state = self._runtime.state
         if self._read is not None and (writes := self._writes()):
@@ -242,7 +243,7 @@ class Program:
         runtime = dataclasses.replace(self._runtime, state=state, tool_call_id=self._inner_id(call), config=config)
         made = ToolCall(name=tool.name, args=request["args"], id=self._inner_id(call), type="tool_call")
         try:
-            with _as_child(config):
+            with private.as_child(config):
                 asked = self._frame.approvals.ask(
                     ToolCallRequest(tool_call=made, tool=tool, state=runtime.state, runtime=runtime)
                 )
@@ -322,7 +323,8 @@ class Program:
         key = f"{self._run}\0{call.number}\0{self._journal.cut_off(call.number)}"
 
         def ask() -> Any:
-            return interrupt(question, response_schema=_BecameOf)
+            with private.as_child(private.only_new_answers(get_config())):
+                return interrupt(question, response_schema=_BecameOf)
 
         async def ask_async() -> Any:
             return ask()
@@ -473,18 +475,6 @@ def _without_message(command: Command[Any], key: str, inner_id: str) -> tuple[To
     if not left and not command.goto and command.resume is None:
         return found, None
     return found, dataclasses.replace(command, update=dict(left) if isinstance(update, dict) else left)
-
-
-@contextlib.contextmanager
-def _as_child(config: RunnableConfig) -> Iterator[None]:
-    """`get_config` gives this config inside."""
-    from langchain_core.runnables.config import var_child_runnable_config
-
-    token = var_child_runnable_config.set(config)
-    try:
-        yield
-    finally:
-        var_child_runnable_config.reset(token)
 
 
 class _LocalStore(MemoryStore):
