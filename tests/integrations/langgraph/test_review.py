@@ -15,6 +15,7 @@ from langchain_core.messages import AnyMessage, ToolMessage
 from langchain_core.tools import BaseTool, tool
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.errors import NodeTimeoutError
 from langgraph.graph import START, StateGraph, add_messages
 from langgraph.prebuilt import InjectedState, ToolRuntime
@@ -500,3 +501,19 @@ async def test_an_answer_without_an_id_is_given_to_one_question(
     assert ledger.did == ["pay 1"]
     assert await asked(yes) == []
     assert ledger.did == ["pay 1", "pay 2"]
+
+
+@pytest.mark.parametrize("value", ["'\\ud800'", "{'\\ud800': 1}", "[10 ** 40, float('nan')]", "{1: {2}}"])
+async def test_whatever_a_program_returns_its_message_can_be_kept(
+    value: str, ledger: Ledger, sandbox: CodeSandbox
+) -> None:
+    @tool
+    def same(x: Any) -> Any:
+        """Give the same."""
+        return x
+
+    app = one_node(CodeOrchestrator([same], sandbox=sandbox), InMemorySaver())
+    result = await app.ainvoke(asks(program(f"return await same({value})")), thread())
+    (message,) = tool_messages(result)
+    assert message.status == "success"
+    assert JsonPlusSerializer().loads_typed(JsonPlusSerializer().dumps_typed(message)) == message
