@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp, is_invalid_resume
 
 from toolchord import CallIdentity, Decision, DurableJournal
@@ -119,7 +120,8 @@ class TaskJournal(DurableJournal):
                 except CallPaused as pause:
                     if isinstance(pause.reason, Exception):
                         raise pause.reason from None
-                    answered = host.ask(call, pause.reason)
+                    with private.as_child(private.only_new_answers(get_config())):
+                        answered = host.ask(call, pause.reason)
                     if answered is not None:
                         self.answer(*answered)
 

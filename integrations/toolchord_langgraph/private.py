@@ -16,12 +16,12 @@ import functools
 import hashlib
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import patch_config
+from langchain_core.runnables.config import patch_config, var_child_runnable_config
 from langgraph._internal import _constants as names
 from langgraph.channels import EphemeralValue, LastValue, LastValueAfterFinish, UntrackedValue
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -33,7 +33,7 @@ from toolchord.errors import ConfigurationError
 
 _CONSTANTS = (
     "CONF CONFIG_KEY_CALL CONFIG_KEY_CHECKPOINTER CONFIG_KEY_CHECKPOINT_NS CONFIG_KEY_DURABILITY CONFIG_KEY_READ "
-    "CONFIG_KEY_SEND RESUME"
+    "CONFIG_KEY_SCRATCHPAD CONFIG_KEY_SEND RESUME"
 )
 _METHODS = "_run_one _arun_one _execute_tool_sync _execute_tool_async _parse_input _combine_tool_outputs"
 
@@ -69,7 +69,7 @@ def location(config: RunnableConfig, checkpoint_id: str | None) -> Location | No
     saver = conf.get(names.CONFIG_KEY_CHECKPOINTER)
     if not isinstance(saver, BaseCheckpointSaver) or checkpoint_id is None or "thread_id" not in conf:
         return None
-    if can_call(config) and not _is_kept(_given(conf[names.CONFIG_KEY_CALL])["schedule_task"]):
+    if getattr(_loop(config), "checkpointer", True) is None:  # a graph within another one need not have one
         return None
     # A task's namespace is below its graph's; the graph is the outermost whose checkpoint this is.
     graphs = [ns for ns, known in conf.get("checkpoint_map", {}).items() if known == checkpoint_id]
@@ -79,10 +79,31 @@ def location(config: RunnableConfig, checkpoint_id: str | None) -> Location | No
     return Location(saver, {"configurable": where}, conf.get(names.CONFIG_KEY_DURABILITY) != "exit")
 
 
-def _is_kept(schedule: Any) -> bool:
-    """Whether the graph whose sub-tasks this schedules is checkpointed; a graph within another one need not be."""
-    loop = getattr(inspect.unwrap(schedule), "__self__", None)
-    return getattr(loop, "checkpointer", True) is not None
+def _loop(config: Any) -> Any:
+    """What runs the graph of the task with this config; None where that is not known."""
+    start = config["configurable"].get(names.CONFIG_KEY_CALL)
+    return None if start is None else getattr(inspect.unwrap(_given(start)["schedule_task"]), "__self__", None)
+
+
+def only_new_answers(config: RunnableConfig) -> RunnableConfig:
+    """A task's config in which no question takes an answer that was given to another one.
+
+    An answer without an interrupt's id stays in the checkpoint, and langgraph gives it to the next question that is
+    asked when the thread is resumed without one.
+    """
+    loop = _loop(config)
+    while getattr(loop, "is_nested", False):
+        loop = _loop(loop.config)
+    given = getattr(loop, "input", None)
+    if loop is None or (isinstance(given, Command) and given.resume is not None):
+        return config
+    own = config["configurable"]
+    scratchpad = dataclasses.replace(own[names.CONFIG_KEY_SCRATCHPAD], get_null_resume=_no_answer)
+    return patch_config(config, configurable={**own, names.CONFIG_KEY_SCRATCHPAD: scratchpad})
+
+
+def _no_answer(consume: bool = False) -> None:
+    return None
 
 
 def can_call(config: RunnableConfig) -> bool:
@@ -177,6 +198,16 @@ class _Abandonable(concurrent.futures.Future[Any]):
     def end(self, settle: Callable[[Any], None], what: Any) -> None:
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             settle(what)
+
+
+@contextlib.contextmanager
+def as_child(config: RunnableConfig) -> Iterator[None]:
+    """`get_config` gives this config inside."""
+    token = var_child_runnable_config.set(config)
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
 
 
 async def result(future: Any) -> Any:

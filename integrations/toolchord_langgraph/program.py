@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import hashlib
 import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, TypeAlias
 
 from langchain_core.messages import ToolCall, ToolMessage
-from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.config import get_config
@@ -243,7 +241,9 @@ class Program:
         call = current_call()
         assert call is not None
         kept = self._kept[call.number] = Kept()
-        config = private.bridged(get_config(), self._config, partial(self._write, kept), self._read)
+        config = private.bridged(
+            private.only_new_answers(get_config()), self._config, partial(self._write, kept), self._read
+        )
         capture = Captured(tool, config, partial(self._journal.acting, call), blocking=self.blocking)
         state = self._runtime.state
         if self._read is not None and (writes := self._writes()):
@@ -251,7 +251,7 @@ class Program:
         runtime = dataclasses.replace(self._runtime, state=state, tool_call_id=self._inner_id(call), config=config)
         made = ToolCall(name=tool.name, args=request["args"], id=self._inner_id(call), type="tool_call")
         try:
-            with _as_child(config):
+            with private.as_child(config):
                 asked = self._frame.approvals.ask(
                     ToolCallRequest(tool_call=made, tool=tool, state=runtime.state, runtime=runtime)
                 )
@@ -334,7 +334,8 @@ class Program:
         key = f"{self._run}\0{call.number}\0{self._journal.cut_off(call.number)}"
 
         def ask() -> Any:
-            return interrupt(question, response_schema=_BecameOf)
+            with private.as_child(private.only_new_answers(get_config())):
+                return interrupt(question, response_schema=_BecameOf)
 
         async def ask_async() -> Any:
             return ask()
@@ -393,18 +394,6 @@ _current: ContextVar[Program] = ContextVar("toolchord_langgraph_program")
 async def run_inner(tool: BaseTool, request: ToolCall, hidden: frozenset[str]) -> Any:
     """Run a call of the program that runs here; the `Runner` of every tool in a graph."""
     return await _current.get().call(tool, request, hidden)
-
-
-@contextlib.contextmanager
-def _as_child(config: RunnableConfig) -> Iterator[None]:
-    """`get_config` gives this config inside."""
-    from langchain_core.runnables.config import var_child_runnable_config
-
-    token = var_child_runnable_config.set(config)
-    try:
-        yield
-    finally:
-        var_child_runnable_config.reset(token)
 
 
 class _LocalStore(MemoryStore):

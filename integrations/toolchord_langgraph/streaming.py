@@ -95,9 +95,10 @@ def _call(call: CallRecord, outer: str) -> dict[str, Any]:
 def _data(value: Any) -> Any:
     """A value as it is if JSON can say it, else as text."""
     try:
-        text = json.dumps(value, allow_nan=False)
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()  # half of a surrogate pair is no text that can be written down
     except (TypeError, ValueError, RecursionError):
-        return shorten(shown(value), _ARGUMENT)
+        return shorten(shown(value), _ARGUMENT).encode(errors="replace").decode()
     return value if len(text) <= 64 << 10 and _fits(value) else shorten(text, _ARGUMENT)
 
 

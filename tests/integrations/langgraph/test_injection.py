@@ -148,6 +148,12 @@ def tools_for(ledger: Ledger) -> dict[str, tuple[BaseTool, str]]:
 
 # Programs that are refused before they run, or may be: each is run alone. The others are all tried in one program.
 ALONE = {
+    "one dict",
+    "nested dict",
+    "dict of arguments",
+    "fields of a call",
+    "config",
+    "call_tool with a dict",
     "keyword",
     "positional",
     "more positional",
@@ -306,7 +312,7 @@ async def test_no_trick_sets_or_reads_what_is_injected(sandbox: CodeSandbox, tri
 @pytest.mark.parametrize("how", HOW)
 async def test_no_trick_of_many_in_one_program_sets_or_reads_what_is_injected(sandbox: CodeSandbox, how: str) -> None:
     tricks = [trick for trick in TRICKS if trick not in ALONE]
-    assert len(tricks) > 25
+    assert len(tricks) >= 25
 
     def code(tool: str, argument: str) -> str:
         lines = ["outcomes = {}"]
@@ -321,6 +327,7 @@ async def test_no_trick_of_many_in_one_program_sets_or_reads_what_is_injected(sa
     ledger, last, model, shown = await run(sandbox, how, code)
     check_nothing_got_through(ledger, last, model, shown)
     for message in tool_messages(last):
+        assert message.artifact["ok"], message.text
         assert set(message.artifact["value"]) == set(tricks)  # every trick was tried, none ended the program
     names = {name for name, _, _ in ledger.rows}
     assert names == set(tools_for(ledger))

@@ -15,7 +15,6 @@ from langgraph.prebuilt import InjectedState
 from langgraph.types import Command
 
 from tests.integrations.langgraph.graphs import GO, Script, answers, invoke, program, thread, tool_messages
-from toolchord.errors import ConfigurationError
 from toolchord_langgraph import CodeOrchestratorMiddleware
 
 HOW = ("async", "sync")
@@ -215,12 +214,3 @@ async def test_files_of_a_deep_agent_over_two_pauses(how: str) -> None:
         result = await invoke(app, answers(result, lambda value: f"yes, {value['question']}"), thread(), how)
     assert next(tool_messages(result)).artifact["value"] == [True, True, "yes, go on?", "yes, really?"]
     assert result["files"]["/a.txt"]["content"] == "two"
-
-
-@pytest.mark.parametrize("how", HOW)
-async def test_a_name_that_no_tool_has_is_told_before_the_model_is_asked(how: str) -> None:
-    model = Script(turns=["done"])
-    app = agent(model, [look], CodeOrchestratorMiddleware(interrupt_on={"lok": True}))
-    with pytest.raises(ConfigurationError, match="did you mean 'look'"):
-        await invoke(app, GO, thread(), how)
-    assert model.asked == []

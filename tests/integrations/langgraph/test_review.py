@@ -15,6 +15,7 @@ from langchain_core.messages import AnyMessage, ToolMessage
 from langchain_core.tools import BaseTool, tool
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.errors import NodeTimeoutError
 from langgraph.graph import START, StateGraph, add_messages
 from langgraph.prebuilt import InjectedState, ToolRuntime
@@ -478,3 +479,41 @@ async def test_a_question_of_an_agent_within_a_program_is_asked_once(ledger: Led
     assert [asked.value for asked in paused["__interrupt__"]] == ["?"]
     assert texts(await app.ainvoke(Command(resume="yes"), thread())) == ['["paid 1", "yes"]']
     assert ledger.did == ["pay 1"]
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize("within", [False, True])
+async def test_an_answer_without_an_id_is_given_to_one_question(
+    within: bool, how: str, ledger: Ledger, sandbox: CodeSandbox
+) -> None:
+    """It stays in the checkpoint; resumed without an answer, langgraph takes it for the answer to the next question."""
+    node = CodeOrchestrator([ledger.pay], sandbox=sandbox, interrupt_on={"pay": True})
+    app = one_node(one_node(node, None), InMemorySaver()) if within else one_node(node, InMemorySaver())
+
+    async def asked(given: Any) -> list[Any]:
+        result = await invoke(app, given, thread(), how)
+        return sorted({one.value["args"]["amount"] for one in result.get("__interrupt__", ())})
+
+    yes: Command[Any] = Command(resume={"type": "approve"})
+    assert await asked(asks(program("return [await pay(1), await pay(2)]"))) == [1]
+    assert await asked(yes) == [2]
+    assert await asked(None) == [2]
+    assert ledger.did == ["pay 1"]
+    assert await asked(yes) == []
+    assert ledger.did == ["pay 1", "pay 2"]
+
+
+@pytest.mark.parametrize("value", ["'\\ud800'", "{'\\ud800': 1}", "[10 ** 40, float('nan')]", "{1: {2}}"])
+async def test_whatever_a_program_returns_its_message_can_be_kept(
+    value: str, ledger: Ledger, sandbox: CodeSandbox
+) -> None:
+    @tool
+    def same(x: Any) -> Any:
+        """Give the same."""
+        return x
+
+    app = one_node(CodeOrchestrator([same], sandbox=sandbox), InMemorySaver())
+    result = await app.ainvoke(asks(program(f"return await same({value})")), thread())
+    (message,) = tool_messages(result)
+    assert message.status == "success"
+    assert JsonPlusSerializer().loads_typed(JsonPlusSerializer().dumps_typed(message)) == message
