@@ -203,7 +203,9 @@ async def test_the_model_is_told_of_the_tools_by_typed_stubs(house: House) -> No
 
 
 async def test_a_program_that_fails_is_an_answer_which_the_model_can_repair(house: House) -> None:
-    events = await played(house.agent("return look(kee='a')", "return look(key='a')").run(user_msg="go"))
+    events = await played(
+        house.agent("given = {'kee': 'a'}\nreturn look(**given)", "return look(key='a')").run(user_msg="go")
+    )
     first, second = (event for event in of(ToolCallResult, events) if ":" not in event.tool_id)
     assert first.tool_output.is_error
     assert "It is called as look(key: str)" in first.tool_output.content
