@@ -122,7 +122,7 @@ class Backends:
         @functools.wraps(method)
         def called(*args: Any, **kwargs: Any) -> Any:
             arguments = dict(signature.bind(*args, **kwargs).arguments)
-            result = plain(method(**arguments))
+            result = plain(method(**copy.deepcopy(arguments)))  # some backends keep a list, and change it
             self.log.append((name, arguments, result))
             return copy.deepcopy(result)
 
