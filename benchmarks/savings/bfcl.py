@@ -2,8 +2,8 @@
 
 Plain calls are the ground truth itself. A program is made from the calls of one turn without thought: one statement a
 call, and all results returned, so it keeps nothing out of the model's sight. That is the least that programs do; what a
-loop or a filter would save is not in it. An argument that only an earlier call of the same turn can have told (an order's
-id, a price) is read from that call's result in a program, and makes plain calls wait for a turn of the model's.
+loop or a filter would save is not in it. An argument that only an earlier call of the same turn can have told (an order's id,
+a price) is read from that call's result in a program, and makes plain calls wait for a turn of the model's.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _wrong(attempted: Backends, right: Backends, answers: Sequence[str]) -> int:
     differing = sum(one != other for one, other in zip(attempted.log, right.log, strict=False))
     differing += abs(len(attempted.log) - len(right.log))
     state, expected = attempted.state(), right.state()
-    return differing + sum(state[key] != value for key, value in expected.items())
+    return differing + sum(bool(state[key] != value) for key, value in expected.items())
 
 
 def _begin(entry: dict[str, Any], right: Backends) -> Attempt:

@@ -2,7 +2,7 @@
 
 Source: "Programmatic tool calling", Claude Cookbooks, November 2025, whose recorded run with a live model went from
 110,473 to 15,919 tokens. The question and the shape of the data follow its description: eight engineers, 20 to 50 bulky
-expense rows each, a budget of 5,000 dollars with exceptions for some. Code and data here are our own; rows come from a seed.
+expense rows each, a budget of 5,000 dollars with exceptions for some. Code and data are our own; rows come from a seed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ TRIPS = {"E05": 9, "E07": 12}
 SYSTEM = "You answer questions about a company's expenses with the tools that you are given."
 QUESTION = """\
 Which members of the engineering team went over their travel budget in Q3? The standard budget for a quarter is 5,000 \
-dollars; for whoever is over it, look up whether there is an exception, and hold the spending against that. Only approved \
-expenses of the category "travel" count. Answer with one JSON object: over, a list of {name, spent, budget}, by name."""
+dollars; for whoever is over it, look up whether there is an exception, and hold the spending against that. Only \
+approved expenses of the category "travel" count. Answer with one JSON object: over, a list of {name, spent, budget}, by name."""
 
 PROGRAM = """\
 import asyncio

@@ -1,4 +1,4 @@
-"""The demo's seven questions about 336,776 flights, with its tools, its scripts and its programs (those that succeed)."""
+"""The demo's seven questions about 336,776 flights, with its tools, scripts and programs (those that succeed)."""
 
 from __future__ import annotations
 

@@ -146,7 +146,9 @@ def fixed(figures: Figures) -> Table:
             for name in ("tools", "definitions", "bare_stubs", "stubs", "rules")
         ]
         told = mean[3] + mean[4]
-        rows.append([workload, *(f"{one:,.0f}" for one in mean), f"{told - mean[1]:+,.0f}".replace("-", "\N{MINUS SIGN}")])
+        rows.append(
+            [workload, *(f"{one:,.0f}" for one in mean), f"{told - mean[1]:+,.0f}".replace("-", "\N{MINUS SIGN}")]
+        )
     columns = ["workload", "tools", "definitions", "stubs without results", "stubs", "rules", "program pays more"]
     return Table("What every request repeats (means over the tasks)", columns, rows)
 
@@ -240,9 +242,7 @@ def even(figures: Figures) -> Table:
 def losers(figures: Figures, most: int = 8) -> Table:
     """The tasks of the real workloads where a program cost most, beside plain calls made together."""
     cost = figures.costs
-    ratios = [
-        (cost[w, t, PROGRAM].tokens / cost[w, t, TOGETHER].tokens, w, t) for w in REAL for t in figures.tasks(w)
-    ]
+    ratios = [(cost[w, t, PROGRAM].tokens / cost[w, t, TOGETHER].tokens, w, t) for w in REAL for t in figures.tasks(w)]
     rows = [
         [
             f"{workload}: {task}",
@@ -264,5 +264,24 @@ def sentence(figures: Figures) -> str:
             sum(figures.costs[workload, t, PROGRAM].tokens > figures.costs[workload, t, way].tokens for t in tasks)
             for way in (ONE_A_TURN, TOGETHER)
         ]
-        parts.append(f"{workload}: dearer than one call a turn in {lost[0]} of {len(tasks)}, than calls together in {lost[1]}")
+        parts.append(
+            f"{workload}: dearer than one call a turn in {lost[0]} of {len(tasks)}, than calls together in {lost[1]}"
+        )
     return "; ".join(parts) + "."
+
+
+def shapes(figures: Figures) -> str:
+    """What the shapes of results come to on BFCL, in words: arithmetic, no run."""
+    tasks = figures.tasks(BFCL)
+    cost = {way: figures.cost(BFCL, way) for way in WAYS}
+    spared = sum(
+        figures.costs[BFCL, task, PROGRAM].requests
+        * (figures.fixed[BFCL, task].stubs - figures.fixed[BFCL, task].bare_stubs)
+        for task in tasks
+    )
+    left = cost[PROGRAM].tokens - spared
+    return (
+        f"On BFCL the shapes of results, which only stubs tell, are {spared:,} of the {cost[PROGRAM].tokens:,} tokens. "
+        f"Without them it would be {left:,}: {change(left, cost[ONE_A_TURN].tokens)} beside one call a turn, "
+        f"{change(left, cost[TOGETHER].tokens)} beside calls together."
+    )
