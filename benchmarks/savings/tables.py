@@ -141,15 +141,24 @@ def fixed(figures: Figures) -> Table:
         tasks = figures.tasks(workload)
         if not tasks:
             continue
-        mean = [
-            sum(figures.fixed[workload, task].as_json()[name] for task in tasks) / len(tasks)
-            for name in ("tools", "definitions", "bare_stubs", "stubs", "rules")
-        ]
-        told = mean[3] + mean[4]
-        rows.append(
-            [workload, *(f"{one:,.0f}" for one in mean), f"{told - mean[1]:+,.0f}".replace("-", "\N{MINUS SIGN}")]
-        )
-    columns = ["workload", "tools", "definitions", "stubs without results", "stubs", "rules", "program pays more"]
+        names = ("tools", "definitions", "bare_stubs", "stubs", "rules", "both")
+        mean = {
+            name: sum(figures.fixed[workload, task].as_json()[name] for task in tasks) / len(tasks) for name in names
+        }
+        more = mean["stubs"] + mean["rules"] - mean["definitions"]
+        cells = [f"{mean[name]:,.0f}" for name in names[:-1]]
+        cells += [f"{more:+,.0f}".replace("-", "\N{MINUS SIGN}"), f"{mean['both']:,.0f}" if mean["both"] else ""]
+        rows.append([workload, *cells])
+    columns = [
+        "workload",
+        "tools",
+        "definitions",
+        "stubs without results",
+        "stubs",
+        "rules",
+        "program pays more",
+        "both",
+    ]
     return Table("What every request repeats (means over the tasks)", columns, rows)
 
 
