@@ -44,6 +44,7 @@ class Call:
         record = self.record
         record.replayed = replayed
         record.held = outcome.held
+        record.cost = outcome.cost
         record.result_bytes = outcome.size if outcome.ok else 0
         record.error = outcome.error
         if record.status != "running":
@@ -100,11 +101,14 @@ class CallBook:
         """Whether no call runs or could start."""
         return not self.running and not self._queue
 
-    def add(self, prepared: Prepared, line: int, size: int, now: float) -> Call:
-        """A call was made; `size` is that of its encoded arguments in bytes."""
+    def add(self, prepared: Prepared, line: int, size: int, now: float, heard: int) -> Call:
+        """A call was made, after so many events; `size` is that of its encoded arguments in bytes."""
         number = len(self.calls) + 1
         kept = prepared.arguments if size <= _KEPT_ARGUMENTS else {"...": f"{size:,} bytes of arguments"}
-        record = CallRecord(number, prepared.name, kept, line, now, digest=prepared.digest)
+        private = prepared.tool is not None and prepared.tool.metadata.replay == "never"
+        record = CallRecord(
+            number, prepared.name, kept, line, now, digest=prepared.digest, private=private, heard=heard
+        )
         self._occurrences[prepared.digest] += 1
         call = Call(prepared, record, size, self._occurrences[prepared.digest], self._line(prepared))
         self.calls[number] = call
@@ -159,9 +163,10 @@ class CallBook:
         self.completed.append(outcome)
         self._undelivered += outcome.size
 
-    def stopped(self, number: int) -> None:
-        """A call runs no more."""
+    def stopped(self, number: int, cost: float) -> None:
+        """A call runs no more; `cost` is what it came to, even if nobody waited for its end."""
         call = self.calls[number]
+        call.record.cost = call.record.cost or cost
         self.running -= 1
         if not (number in self.paused and call.line is not None and call.line.keeps):
             self._step_out(number)
