@@ -98,6 +98,8 @@ class RunLedger(msgspec.Struct, omit_defaults=True):
         tokens, turns = self.tokens_saved, self.turns_saved
         saved = f"{about}{abs(tokens):,} token{'s' * (abs(tokens) != 1)}"
         more = f"{turns:,} turn{'s' * (turns != 1)}"
+        if tokens == 0 and turns <= 0:
+            return "Plain calls would have cost as much."
         if tokens >= 0:
             return f"The program kept {saved} out of the context" + (f" and saved {more}." if turns > 0 else ".")
         if turns > 0:

@@ -285,7 +285,7 @@ class Run:
         while (started := self._book.start(self.limits.concurrency)) is not None:
             number, call = started
             call.record.started = self._elapsed()
-            identity = self._identity(number, call)
+            identity = call.identity = self._identity(number, call)
             context = self._context.copy()
             context.run(current.set, identity)
             self._tell(call.record)
@@ -332,7 +332,7 @@ class Run:
                 self._book.paused.add(number)
                 self._tell(call.record)
         finally:
-            self._book.stopped(number, identity.cost)
+            self._book.stopped(number)
             if not self.ended:
                 self._listen()
             self._start_calls()

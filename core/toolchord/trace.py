@@ -274,7 +274,8 @@ def _result(outcome: Outcome, budget: _Budget) -> str:
 def _error(error: RunError | None) -> RunError | None:
     if error is None:
         return None
-    return dataclasses.replace(error, message=_masked(error.message, _TEXT))
+    message, traceback, hint = (_masked(text, _TEXT) for text in (error.message, error.traceback, error.hint))
+    return dataclasses.replace(error, message=message, traceback=traceback, hint=hint)
 
 
 def _masked(text: Any, limit: int) -> str:
