@@ -71,6 +71,8 @@ bench: $(STAMP) ## measure, as ratios in one run
 
 docs: $(STAMP) ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python -m scripts.llms site
+	$(BIN)/python -m scripts.links site
 
 clean: ## remove what was built; .venv stays
 	rm -rf .demo site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
