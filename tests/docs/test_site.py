@@ -1,4 +1,4 @@
-"""The built documentation: links lead somewhere, nothing comes from elsewhere, people and models can find and read it."""
+"""The built documentation: links lead somewhere, nothing is loaded from elsewhere, people and models can read it."""
 
 from __future__ import annotations
 
