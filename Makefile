@@ -17,7 +17,7 @@ SERVERS := .demo/servers
 NPM     := $(shell command -v npm)
 JOBS   ?= 2
 
-.PHONY: help venv demo test campaign check format bench docs clean
+.PHONY: help venv demo test campaign coverage check format bench docs build walk clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,6 +57,12 @@ test: $(STAMP) $(DATA)/.stamp $(SERVERS)/.stamp ## run all tests (about 20 minut
 campaign: $(STAMP) ## kill 500 runs on each store at random points, resume them, count what happened (about an hour)
 	PYTHONPATH=core:integrations:. $(BIN)/python -c 'import sys; from tests.core.campaign import main; sys.exit(main())' $(ARGS)
 
+coverage: $(STAMP) $(DATA)/.stamp $(SERVERS)/.stamp ## run the tests and say, by package, which lines they ran
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/python -m scripts.covered
+
 check: $(STAMP) ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -74,5 +80,13 @@ docs: $(STAMP) ## build the documentation into site/
 	$(BIN)/python -m scripts.llms site
 	$(BIN)/python -m scripts.links site
 
+build: $(STAMP) ## build and check the sdist and the wheel, into dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/twine check --strict dist/*
+
+walk: $(STAMP) ## follow each start page from the wheel, in a clean environment, and say how long it takes
+	$(BIN)/python -m scripts.walk $(ARGS)
+
 clean: ## remove what was built; .venv stays
-	rm -rf .demo site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .demo site dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
