@@ -142,6 +142,17 @@ class RunRecord(msgspec.Struct):
         answers: what calls gave that no event tells of.
         asked: what was asked about calls.
         decisions: what was answered, by the request's id.
+
+    Examples:
+        >>> import asyncio
+        >>> from toolchord import CodeSandbox
+        >>> def roll() -> int:
+        ...     return 4
+        >>> with CodeSandbox(tools=[roll]) as sandbox:
+        ...     kept = sandbox.execute_sync("return roll()").record.to_json()
+        >>> with CodeSandbox() as elsewhere:  # without the tool
+        ...     asyncio.run(elsewhere.replay(RunRecord.from_json(kept))).value
+        4
     """
 
     code: str

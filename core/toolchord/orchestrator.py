@@ -137,6 +137,16 @@ class Orchestrator:
 
     Raises:
         ConfigurationError: arguments that make no sense, or a way that is not possible.
+
+    Examples:
+        >>> def model(messages):  # yours asks a language model
+        ...     return "```python\\nreturn price('pear') * 3\\n```" if len(messages) == 2 else "That is 2.4 euros."
+        >>> def price(item: str) -> float:
+        ...     return {"apple": 0.5, "pear": 0.8}[item]
+        >>> with CodeSandbox(tools=[price]) as sandbox:
+        ...     run = Orchestrator(model, sandbox).run_sync("What do three pears cost?")
+        >>> run.text, run.turns
+        ('That is 2.4 euros.', 2)
     """
 
     def __init__(
