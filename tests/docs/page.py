@@ -29,6 +29,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -132,7 +133,8 @@ class Reader:
 
     def __init__(self, page: str = "") -> None:
         self.page = page
-        self.names: dict[str, Any] = {"__name__": "page"}
+        self.module = ModuleType("page")
+        self.names: dict[str, Any] = self.module.__dict__
         self.replace: dict[str, str] = {}
         self.before: dict[str, Callable[[Reader], Any]] = {}
         self.printed: list[str] = []
@@ -142,10 +144,12 @@ class Reader:
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Reader:
+        sys.modules["page"] = self.module  # dataclasses look for theirs
         return self
 
     def __exit__(self, *_error: object) -> None:
         """End the page's event loop."""
+        del sys.modules["page"]
         self._runner.close()
 
     def read(self, block: Block) -> None:
