@@ -11,6 +11,7 @@ from toolchord.durable import DurableJournal
 from toolchord.extraction import extract_program
 from toolchord.identity import CallIdentity, call_cancelled, current_call
 from toolchord.journal import Journal, RunRecord
+from toolchord.lasting import LastingSessions
 from toolchord.limits import Limits
 from toolchord.observed import ShapeStore
 from toolchord.orchestrator import Attempt, OrchestratedRun, Orchestrator
@@ -51,6 +52,7 @@ __all__ = [
     "IsolationReport",
     "Journal",
     "JournalStore",
+    "LastingSessions",
     "Limits",
     "MemoryStore",
     "OrchestratedRun",

@@ -112,6 +112,8 @@ class Hub:
 
     def pump(self, until: float | None) -> None:
         """Wait for one event and hand its outcomes out."""
+        if self.closed:
+            raise RuntimeError("nothing can be waited for while an earlier program's definitions are restored")
         self.link.send(wire.Wait(until))
         event, decoder = self.link.receive()
         self.clock.advance(event.now)
@@ -209,8 +211,14 @@ class Loop(asyncio.BaseEventLoop):
         self._hub = hub
         self._selector = self  # BaseEventLoop asks it for events
         self._spins = 0
-        self.set_task_factory(lambda loop, coro, **options: Task(coro, loop=loop, **options))
+        self.set_task_factory(self._new_task)
         self.set_exception_handler(_report)
+
+    def _new_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Task:
+        if self._hub.closed:  # it could outlive the restoring, and be waited for by every later program
+            coro.close()
+            raise RuntimeError("no task can be started while an earlier program's definitions are restored")
+        return Task(coro, loop=loop, **options)
 
     # what BaseEventLoop asks of a concrete loop
 
