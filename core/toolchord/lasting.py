@@ -255,10 +255,8 @@ class LastingSessions:
             if won and (not chain or (forgotten and chain == [row])):
                 await self._store.delete(run)
             return False
-        for name in rows:
-            if name.startswith(
-                (f"try/{number - 1}/", f"try/{number - 2}/")
-            ):  # whoever came before may have been cut off
+        for name in rows:  # whoever came before may have been cut off before it did this
+            if name.startswith((f"try/{number - 1}/", f"try/{number - 2}/")):
                 await self._store.delete(f"{run}/{name.rpartition('/')[2]}")
         self._remember(key, row.birth, number)
         return True

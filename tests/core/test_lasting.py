@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -384,14 +384,15 @@ async def test_whatever_is_altered_is_noticed(bits: Bits, data: st.DataObject) -
         store._runs[run][key] = row
     try:
         found = (await sessions.variables("ann")).to_bytes()
-    except SessionUnreadable as error:
-        assert error.key == "ann"
-        assert "LastingSessions.forget" in str(error)
-    else:
-        assert found == truth
+    except SessionUnreadable:
+        return
+    assert found == truth
 
 
-FIELDS = [lambda row: [b"x" * 12, *row[1:]], lambda row: [row[0], row[1] + 1.0, *row[2:]]]
+FIELDS: list[Callable[[list[Any]], list[Any]]] = [
+    lambda row: [b"x" * 12, *row[1:]],
+    lambda row: [row[0], row[1] + 1.0, *row[2:]],
+]
 FIELDS += [lambda row: [*row[:2], row[2], bytes(32)], lambda row: [*row, b"more"], lambda row: row[:3]]
 
 
@@ -402,8 +403,9 @@ async def test_every_field_of_a_row_is_signed(sandbox: CodeSandbox) -> None:
         ((run, key),) = [(r, k) for r, rows in broken._runs.items() for k in rows if k.startswith("generation/3")]
         broken._runs[run][key] = msgspec.msgpack.encode(change(msgspec.msgpack.decode(broken._runs[run][key])))
         sessions = LastingSessions(sandbox, broken, secret=SECRET)
-        with pytest.raises(SessionUnreadable):
+        with pytest.raises(SessionUnreadable, match=r"'ann' can't be read: .*LastingSessions\.forget") as caught:
             await sessions.execute("ann", "return 1")
+        assert caught.value.key == "ann"
         await sessions.forget("ann")
         assert value(await sessions.execute("ann", "return 1")) == 1
 
