@@ -26,7 +26,6 @@ from toolchord.registry import (
     register_tool,
     reset_registry,
 )
-from toolchord.resubmission import Resubmission
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
 from toolchord.rows import Codec, JournalStore, MemoryStore, SealedStore
 from toolchord.sandbox import CodeSandbox, Session
@@ -60,7 +59,6 @@ __all__ = [
     "Output",
     "Policy",
     "Reply",
-    "Resubmission",
     "RunError",
     "RunRecord",
     "SQLiteStore",

@@ -105,8 +105,9 @@ class CallBook:
         number = len(self.calls) + 1
         kept = prepared.arguments if size <= _KEPT_ARGUMENTS else {"...": f"{size:,} bytes of arguments"}
         record = CallRecord(number, prepared.name, kept, line, now, digest=prepared.digest)
-        self._occurrences[prepared.digest] += 1
-        call = Call(prepared, record, size, self._occurrences[prepared.digest], self._line(prepared))
+        same = prepared.same or prepared.digest
+        self._occurrences[same] += 1
+        call = Call(prepared, record, size, self._occurrences[same], self._line(prepared))
         self.calls[number] = call
         self._unserved += size
         self._step_up(number)

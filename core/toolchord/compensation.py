@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from toolchord.catalogue import Catalogue
@@ -95,10 +95,8 @@ def _ended(record: RunRecord) -> dict[int, Outcome]:
 
 
 async def _undone(call: CallRecord, tool: Tool, outcome: Outcome, record: RunRecord, journal: Journal) -> Compensation:
-    identity = CallIdentity(call.id, call.tool, call.digest, call.line, outcome.occurrence)
-    identity = CallIdentity(
-        call.id, call.tool, call.digest, call.line, outcome.occurrence, key=f"{journal.key(identity)}-undo"
-    )
+    identity = CallIdentity(call.id, call.tool, call.digest, call.line, outcome.occurrence, same=outcome.same)
+    identity = replace(identity, key=f"{journal.key(identity)}-undo")
     if not await journal.undoing(call.id):
         return Compensation(call, "unclear")
     decision = record.decisions.get(f"{call.id}:{call.digest}")

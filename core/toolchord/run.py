@@ -294,11 +294,9 @@ class Run:
             call.task.add_done_callback(self._task_ended)
 
     def _identity(self, number: int, call: Call) -> CallIdentity:
-        prepared = call.prepared
-        made = CallIdentity(
-            number, prepared.name, prepared.digest, call.record.line, call.occurrence, arguments=prepared.arguments
-        )
-        return replace(made, key=self._journal.key(made))
+        one = call.prepared
+        made = CallIdentity(number, one.name, one.digest, call.record.line, call.occurrence, same=one.same)
+        return replace(made, arguments=one.arguments, key=self._journal.key(made))
 
     async def _serve(self, identity: CallIdentity, call: Call) -> None:
         number, prepared = identity.number, call.prepared

@@ -36,7 +36,7 @@ async def test_every_snippet_runs_and_prints_what_the_page_says(
     monkeypatch.chdir(tmp_path)  # one of them writes a file
     scope: dict[str, Any] = {"__name__": "docs"}
     assert len(SNIPPETS) == 7
-    first, openai, langchain, resubmission, choice, native, shapes = SNIPPETS
+    first, openai, langchain, repaired, choice, native, shapes = SNIPPETS
     told = await run(first, scope)
     assert told.startswith("Ann's orders come to 55.50 euros.\n55.5\n2\n[CallRecord(id=1, tool='default.list_orders'")
     assert "programs run here" in told
@@ -45,7 +45,7 @@ async def test_every_snippet_runs_and_prints_what_the_page_says(
     await run(langchain, scope)
     async with scope["CodeSandbox"](tools=[scope["list_orders"]]) as sandbox:
         scope["sandbox"] = sandbox
-        await run(resubmission, scope)
+        await run(repaired, scope)
         assert scope["second"].value == 20.0
     chosen = (await run(choice, scope)).splitlines()
     assert chosen[0] == "native anthropic"
