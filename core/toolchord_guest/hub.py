@@ -8,6 +8,7 @@ way. Coroutines run on an asyncio loop whose selector is the host. Functions han
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import itertools
 import sys
@@ -211,14 +212,8 @@ class Loop(asyncio.BaseEventLoop):
         self._hub = hub
         self._selector = self  # BaseEventLoop asks it for events
         self._spins = 0
-        self.set_task_factory(self._new_task)
+        self.set_task_factory(lambda loop, coro, **options: Task(coro, loop=loop, **options))
         self.set_exception_handler(_report)
-
-    def _new_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Task:
-        if self._hub.closed:  # it could outlive the restoring, and be waited for by every later program
-            coro.close()
-            raise RuntimeError("no task can be started while an earlier program's definitions are restored")
-        return Task(coro, loop=loop, **options)
 
     # what BaseEventLoop asks of a concrete loop
 
@@ -254,6 +249,14 @@ class Loop(asyncio.BaseEventLoop):
         return self.call_soon(callback, *args, context=context)
 
     # running
+
+    def disown(self) -> None:
+        """End every task without asking it: one that refuses to be cancelled would be waited for at the end."""
+        for task in asyncio.all_tasks(self):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            asyncio._unregister_task(task)
+            with contextlib.suppress(BaseException):
+                task.get_coro().close()
 
     def forget(self) -> None:
         """Drop callbacks and timers that a program left behind."""

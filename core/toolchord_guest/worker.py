@@ -164,6 +164,7 @@ class Guest:
             self._restoring("")
             with contextlib.suppress(BaseException):
                 self.hub.join()
+            self.hub.loop.disown()
             self.hub.reset()
             self.hub.closed = True
             gc.collect()

@@ -78,6 +78,33 @@ async def test_the_page_on_durable_runs(tmp_path: Path, monkeypatch: pytest.Monk
     assert capsys.readouterr().out == "default.order undone None\n"
 
 
+def test_the_first_steps_of_sessions_that_last(tmp_path: Path) -> None:
+    first = blocks("sessions.md")[0]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "SESSION_SECRET": "5" * 64}
+    for printed in ("fetched\n55.5\n", "55.5\n"):
+        ended = subprocess.run(
+            [sys.executable, "-c", first], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert ended.stdout == printed, ended.stderr
+
+
+async def test_the_page_on_sessions_that_last() -> None:
+    _, expiry = blocks("sessions.md")
+    names: dict[str, Any] = {name: getattr(toolchord, name) for name in toolchord.__all__}
+    names |= {"store": MemoryStore(), "secret": "5" * 64}
+    async with CodeSandbox() as sandbox:
+        names["sandbox"] = sandbox
+        sessions = toolchord.LastingSessions(sandbox, names["store"], secret="5" * 64)
+        await sessions.execute("ann", "def total(): return 55.5")
+        await run(expiry, names)
+        assert names["result"].value == 55.5
+        assert (await sessions.variables("ann")).names == ()
+        page = (DOCS / "sessions.md").read_text()
+        endless = toolchord.Variables(definitions={"f": "def f(x=sum(iter(int, 1))): pass"})
+        told = (await sandbox.execute("1", variables=endless)).for_model()
+        assert re.search(r"```text\n(.*?)\n```", page, re.DOTALL)[1] == told.removeprefix("1\n\n")  # type: ignore[index]
+
+
 async def test_the_page_on_policies(capsys: Any) -> None:
     did: list[float] = []
     registry, store = create_registry(), MemoryStore()
