@@ -15,8 +15,8 @@ from typing import Any, Literal
 import msgspec
 
 from toolchord.errors import ConfigurationError
-from toolchord.journal import Outcome, RunRecord, content_hash
 from toolchord.ledger import RunLedger, ledger_of
+from toolchord.recording import Outcome, RunRecord, content_hash
 from toolchord.redact import redact
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Status, Usage, render, shorten, shown
 
