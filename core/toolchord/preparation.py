@@ -48,6 +48,8 @@ class Prepared:
         record = self._record
         if (reason := await self.journal.begin(record)) is not None:
             return ExecutionResult(error=RunError("ReplayDivergence", reason, kind="divergence", position=0))
+        if (begin := getattr(watch, "begin", None)) is not None:
+            begin(record.code)
         start = {
             "code": record.code,
             "inputs": record.inputs,
@@ -71,6 +73,8 @@ class Prepared:
             await asyncio.to_thread(self._shapes.save)
         self.journal.write_to(record)
         result.record = record
+        if (end := getattr(watch, "end", None)) is not None:
+            end(result)
         return result
 
 

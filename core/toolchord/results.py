@@ -75,7 +75,10 @@ class CallRecord:
 
 
 Watch = Callable[[Output | CallRecord], None]
-"""Told of a run while it goes on. What it raises ends the run and is raised to its host."""
+"""Told of a run while it goes on. What it raises ends the run and is raised to its host.
+
+If it has methods ``begin(code)`` and ``end(result)``, it is told of these as well; see `LiveTrace`.
+"""
 
 
 @dataclass(frozen=True)
