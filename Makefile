@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 # Extras that the tests and the demo exercise.
-EXTRAS := agents,anthropic,cli,langchain,langgraph,llama-index,mcp,openai,postgres,telemetry,terminal
+EXTRAS := agents,anthropic,cli,langchain,langgraph,llama-index,mcp,notebook,openai,postgres,telemetry,terminal
 # Two packages that are read for their files only (flight records; a tokenizer's vocabulary). They live outside
 # the environment and without their dependencies, which nothing here imports.
 DATA   := .demo/packages

@@ -259,7 +259,12 @@ class ExecutionResult:
     def __rich__(self) -> RenderableType:
         from toolchord.terminal import view
 
-        return view(self)
+        return view(self.trace())
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from toolchord.notebook import bundle
+
+        return bundle([self.trace()])
 
     def __str__(self) -> str:
         return self.for_model()

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -19,6 +19,9 @@ from toolchord.journal import Outcome, RunRecord, content_hash
 from toolchord.ledger import RunLedger, ledger_of
 from toolchord.redact import redact
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Status, Usage, render, shorten, shown
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 __all__ = ["LiveTrace", "Trace", "TracedCall"]
 
@@ -148,10 +151,15 @@ class Trace(msgspec.Struct, omit_defaults=True):
 
         return page(self, title=title)
 
-    def _repr_html_(self) -> str:
-        from toolchord.timeline import fragment
+    def __rich__(self) -> RenderableType:
+        from toolchord.terminal import view
 
-        return fragment(self)
+        return view(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from toolchord.notebook import bundle
+
+        return bundle([self])
 
     def save(self, path: str | os.PathLike[str], *, record: bool = True) -> None:
         """Write it to a file; see `to_json`."""

@@ -1,4 +1,4 @@
-"""Owns the drawing of calls over time: SVG with its places as attributes, for a strict policy allows no style inline."""
+"""Owns the drawing of calls over time: SVG with its places as attributes, since a strict policy forbids styles."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ def dense(strip: Strip, end: float) -> str:
     for number, row in enumerate(rows):
         last: tuple[str, float] = ("", -1.0)
         for call in row:
-            left, width = _place(call, end)
             drawn = kind(call)
+            left, width = _place(call, end, _LEAST if drawn == "ok" else 2 * _LEAST)
             if drawn == last[0] and left + width <= last[1]:
                 continue  # it would not be seen
             last = (drawn, left + width)
             paths.setdefault(drawn, []).append(f"M{left:.1f} {number * step}h{width:.1f}v{thick}h-{width:.1f}z")
+    paths = {drawn: paths[drawn] for drawn in sorted(paths, key="ok".__ne__)}  # what is not plain lies on top
     drawings = "".join(f'<path class="tc-k tc-k-{drawn}" d="{"".join(path)}"/>' for drawn, path in paths.items())
     height = len(rows) * step
     return (
@@ -58,8 +59,8 @@ def axis(end: float) -> str:
     return f'<div class="tc-axis" aria-hidden="true"><svg>{"".join(words)}</svg></div>'
 
 
-def _place(call: TracedCall, end: float) -> tuple[float, float]:
+def _place(call: TracedCall, end: float, least: float = _LEAST) -> tuple[float, float]:
     """Left end and width in thousandths."""
     left = min(max(call.started / end, 0.0), 1.0) * _WIDTH
-    width = max(_LEAST, min(call.duration / end * _WIDTH, _WIDTH - left))
-    return min(left, _WIDTH - _LEAST), width
+    width = max(least, min(call.duration / end * _WIDTH, _WIDTH - left))
+    return min(left, _WIDTH - least), width

@@ -10,12 +10,12 @@ import base64
 import functools
 import hashlib
 import html
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from toolchord.errors import ConfigurationError
-from toolchord.ledger import RunLedger, ToolTotals
+from toolchord.ledger import RunLedger
 from toolchord.results import RunError
 from toolchord.timeline import bars
 from toolchord.timeline.colours import pieces
@@ -28,6 +28,7 @@ from toolchord.timeline.layout import (
     explained,
     extent,
     figures,
+    in_place,
     kind,
     lines,
     marks,
@@ -38,7 +39,9 @@ from toolchord.timeline.layout import (
     signature,
     size,
     span,
+    spent,
     strips,
+    table,
     visible,
 )
 from toolchord.trace import Trace, TracedCall
@@ -47,7 +50,6 @@ ROOM = 600
 """Calls of a document whose details are in it, at most."""
 _OPEN = 3
 _LONG = 24
-_TOOLS = 50
 
 
 def page(traces: Trace | Sequence[Trace], *, title: str = "") -> str:
@@ -124,7 +126,7 @@ def _heading(words: str, level: int) -> str:
 def _run(trace: Trace, room: int, number: str, level: int) -> str:
     found = strips(trace, room)
     parts = [_head(trace, number, level)]
-    if trace.error is not None and not _in_place(trace):
+    if trace.error is not None and not in_place(trace):
         parts.append(_failure(trace.error))
     parts.append(_heading("Program and calls", level))
     parts.append(_program(trace, found))
@@ -133,11 +135,6 @@ def _run(trace: Trace, room: int, number: str, level: int) -> str:
         parts += [_heading("What it came to", level), _ledger(trace.ledger)]
     label = f' aria-label="{_text(number)}"' if number else ""
     return f'<section class="toolchord-run tc-is-{trace.status}"{label}>\n' + "\n".join(parts) + "\n</section>"
-
-
-def _in_place(trace: Trace) -> bool:
-    """Whether the error stands under a line."""
-    return trace.error is not None and 1 <= (trace.error.line or 0) <= len(lines(trace.code))
 
 
 def _head(trace: Trace, number: str, level: int) -> str:
@@ -177,11 +174,12 @@ def _program(trace: Trace, found: dict[int, Strip]) -> str:
             rows.append(f'<li class="tc-gap">{what} {_range(row)} not shown</li>')
         else:
             rows.append(_line(row, coloured[row.number - 1], trace.error, end, opened))
-    axis = bars.axis(end) if found else ""
-    text = f'{axis}<ol class="tc-lines">{"".join(rows)}</ol>'
+    text = bars.axis(end) if found else ""
+    if rows:
+        text += f'<ol class="tc-lines">{"".join(rows)}</ol>'
     if others := elsewhere(trace, found):
         shown = "".join(_strip(strip, end, opened) for strip in others)
-        text += f'<p class="tc-note">Calls whose line is not known</p>{shown}'
+        text += ('<p class="tc-note">Calls whose line is not known</p>' if trace.code else "") + shown
     if trace.more_calls:
         text += f'<p class="tc-note">{plural(trace.more_calls, "more call")} not in this trace</p>'
     if not found:
@@ -225,7 +223,7 @@ def _strip(strip: Strip, end: float, opened: set[int]) -> str:
         rows += f'<p class="tc-note">{few}: shown are those that did not go well, and the slowest.</p>'
     if not strip.few:
         pills = "".join(_mark(word, count) for word, count in strip.marks().items())
-        is_open = " open" if opened.intersection(call.id for call in strip.listed) else ""
+        is_open = " open" * (not strip.left_out and not opened.isdisjoint(call.id for call in strip.listed))
         rows = (
             f'<details class="tc-all"{is_open}><summary>'
             f'<span class="tc-label"><code>{_text(strip.tools)}</code>{pills}</span>'
@@ -287,6 +285,7 @@ def _outcome(trace: Trace, level: int) -> Iterator[str]:
 
 
 def _block(text: str, what: str) -> str:
+    """Text; a long one can be opened."""
     text = text.rstrip("\n")
     count = text.count("\n") + 1
     pre = f'<pre class="tc-text">{_text(text)}</pre>'
@@ -297,33 +296,14 @@ def _block(text: str, what: str) -> str:
 
 
 def _ledger(ledger: RunLedger) -> str:
-    tools = ledger.tools[:_TOOLS]
-    columns: list[tuple[str, Callable[[ToolTotals], str]]] = [
-        ("calls", lambda one: f"{one.calls:,}"),
-        ("failed", lambda one: f"{one.failed:,}"),
-        ("replayed", lambda one: f"{one.replayed:,}"),
-        ("time", lambda one: span(one.time)),
-        ("result", lambda one: size(one.result_bytes)),
-        ("tokens", lambda one: f"{one.tokens:,}"),
-        ("money", lambda one: money(one.money)),
-    ]
-    columns = [
-        (column, tell) for column, tell in columns if column == "calls" or any(tell(one) != "0" for one in tools)
-    ]
-    head = "".join(f'<th scope="col">{column}</th>' for column in ["tool", *(column for column, _ in columns)])
-    rows = []
-    for one in tools:
-        row = "".join(f"<td>{tell(one)}</td>" for _, tell in columns)
-        rows.append(f'<tr><th scope="row">{_text(name(one.tool))}</th>{row}</tr>')
-    about = "" if ledger.exact else "about "
-    words = (
-        f"{about}{ledger.program_tokens:,} tokens of program and {about}{ledger.answer_tokens:,} of result, against "
-        f"{about}{ledger.plain_tokens:,} in {plural(ledger.plain_turns, 'turn')} of plain calls."
+    headings, rows = table(ledger)
+    head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
+    body = "".join(
+        f'<tr><th scope="row">{_text(tool)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        for tool, *cells in rows
     )
-    if (more := len(ledger.tools) - len(tools)) > 0:
-        words += f" {plural(more, 'tool')} not shown."
     return (
         '<div class="tc-table" tabindex="0" role="region" aria-label="Calls by tool"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        f'<p class="tc-small">{words[:1].upper() + words[1:]}</p>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<p class="tc-small">{_text(spent(ledger))}</p>'
     )

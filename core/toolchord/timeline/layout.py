@@ -8,9 +8,10 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from toolchord.ledger import RunLedger, ToolTotals
 from toolchord.trace import Trace, TracedCall
 
 FEW = 8
@@ -105,7 +106,9 @@ class Gap:
 
 
 def lines(code: str) -> list[str]:
-    """The program's lines as Python counts them."""
+    """The program's lines as Python counts them; none if the program is not known."""
+    if not code:
+        return []
     return code.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
 
 
@@ -155,6 +158,11 @@ def elsewhere(trace: Trace, found: dict[int, Strip]) -> list[Strip]:
     """Calls that stand under no line."""
     count = len(lines(trace.code))
     return [strip for line, strip in found.items() if not 1 <= line <= count]
+
+
+def in_place(trace: Trace) -> bool:
+    """Whether the error stands under a line."""
+    return trace.error is not None and 1 <= (trace.error.line or 0) <= len(lines(trace.code))
 
 
 def marks(call: TracedCall) -> list[str]:
@@ -252,6 +260,11 @@ class Figure:
     what: str
 
 
+def headline(trace: Trace) -> str:
+    """What came of a run, in a line of text."""
+    return f"{STATES[trace.status]}: " + ", ".join(f"{one.number} {one.what}" for one in figures(trace))
+
+
 STATES = {"running": "Running", "ok": "Done", "failed": "Failed", "paused": "Paused"}
 
 
@@ -274,6 +287,39 @@ def figures(trace: Trace) -> list[Figure]:
     if ledger.money:
         found.append(Figure(money(ledger.money), "spent by tools"))
     return found
+
+
+TOOLS = 50
+"""Tools of a ledger that are shown, at most."""
+
+_COLUMNS: list[tuple[str, Callable[[ToolTotals], str]]] = [
+    ("calls", lambda one: f"{one.calls:,}"),
+    ("failed", lambda one: f"{one.failed:,}"),
+    ("replayed", lambda one: f"{one.replayed:,}"),
+    ("time", lambda one: span(one.time)),
+    ("result", lambda one: size(one.result_bytes)),
+    ("tokens", lambda one: f"{one.tokens:,}"),
+    ("money", lambda one: money(one.money)),
+]
+
+
+def table(ledger: RunLedger) -> tuple[list[str], list[list[str]]]:
+    """What calls came to by tool: headings and rows. A column of zeros is left out."""
+    tools = ledger.tools[:TOOLS]
+    columns = [one for one in _COLUMNS if one[0] == "calls" or any(one[1](tool) != "0" for tool in tools)]
+    rows = [[name(tool.tool), *(tell(tool) for _, tell in columns)] for tool in tools]
+    return ["tool", *(heading for heading, _ in columns)], rows
+
+
+def spent(ledger: RunLedger) -> str:
+    """In a sentence, what the verdict is made of."""
+    about = "" if ledger.exact else "about "
+    words = (
+        f"{about}{ledger.program_tokens:,} tokens of program and {about}{ledger.answer_tokens:,} of result, against "
+        f"{about}{ledger.plain_tokens:,} in {plural(ledger.plain_turns, 'turn')} of plain calls."
+    )
+    more = len(ledger.tools) - TOOLS
+    return words[:1].upper() + words[1:] + (f" {plural(more, 'tool')} not shown." if more > 0 else "")
 
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
