@@ -53,13 +53,13 @@ _NOTABLE = 6
 """Calls shown one by one where a line made many."""
 _COLOURS = {"keyword": "magenta", "string": "green", "number": "yellow", "comment": "dim", "tool": "bold blue"}
 _BARS = {
-    "ok": ("━", "=", "blue"),
-    "error": ("━", "x", "red"),
-    "running": ("━", ">", "bright_blue"),
-    "waits": ("━", "?", "yellow"),
-    "cancelled": ("━", "-", "bright_black"),
-    "replayed": ("┅", "~", "cyan"),
-    "held": ("┅", "~", "magenta"),
+    "ok": ("━", "blue"),
+    "error": ("━", "red"),
+    "running": ("━", "bright_blue"),
+    "waits": ("━", "yellow"),
+    "cancelled": ("━", "bright_black"),
+    "replayed": ("┅", "cyan"),
+    "held": ("┅", "magenta"),
 }
 _LEVELS = "▁▂▃▄▅▆▇█"
 _STATES = {
@@ -197,7 +197,7 @@ def _strip(strip: Strip, end: float) -> list[RenderableType]:
     for call in shown:
         # What happened comes before what was called: the end of a line may be cut off.
         words = "".join(f"{word} " for word in marks(call))
-        label = _text(words, style=f"bold {_BARS[kind(call)][2]}").append_text(_text(signature(call)))
+        label = _text(words, style=f"bold {_BARS[kind(call)][1]}").append_text(_text(signature(call)))
         rows.append(_row(label, _Bar(call, end), call.duration))
         if call.error is not None:
             rows.append(_told(f"{call.error[0]}: {call.error[1]}", "red"))
@@ -232,10 +232,10 @@ class _Bar:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
         width = options.max_width
-        glyph, plain, colour = _BARS[kind(self._call)]
+        glyph, colour = _BARS[kind(self._call)]
         left, right = _cells(self._call, self._end, width)
         yield Segment(" " * left)
-        yield Segment((plain if options.ascii_only else glyph) * (right - left), Style.parse(colour))
+        yield Segment(glyph * (right - left), Style.parse(colour))
         yield Segment(" " * (width - right))
 
 
@@ -255,12 +255,11 @@ class _Density:
             for cell in range(left, right):
                 counts[cell] += 1
                 if kind(call) != "ok":
-                    colours[cell] = _BARS[kind(call)][2]
+                    colours[cell] = _BARS[kind(call)][1]
         most = max(counts)
         for count, colour in zip(counts, colours, strict=True):
             level = max(0, -(-count * len(_LEVELS) // most) - 1) if most else 0
-            glyph = str(min(9, count)) if options.ascii_only else _LEVELS[level]
-            yield Segment(glyph if count else " ", Style.parse(colour))
+            yield Segment(_LEVELS[level] if count else " ", Style.parse(colour))
 
 
 def _cells(call: TracedCall, end: float, width: int) -> tuple[int, int]:
