@@ -30,6 +30,7 @@ from toolchord.prompt import format_tools_for_llm
 from toolchord.results import CallRecord, ExecutionResult, Watch
 from toolchord.sandbox import CodeSandbox
 from toolchord.tools import waited
+from toolchord.trace import Trace
 
 __all__ = ["Attempt", "OrchestratedRun", "Orchestrator"]
 
@@ -101,6 +102,15 @@ class OrchestratedRun:
         """The value of the last program that came to its end; None if there is none."""
         done = [attempt.result.value for attempt in self.attempts if attempt.result.ok]
         return done[-1] if done else None
+
+    def traces(self, *, count: Callable[[str], int] | None = None) -> list[Trace]:
+        """Its programs as a person sees them, see `ExecutionResult.trace`; `toolchord.timeline.page` shows them all."""
+        return [attempt.result.trace(count=count) for attempt in self.attempts]
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from toolchord.notebook import bundle
+
+        return bundle(self.traces(), answer=self.text)
 
     def ledger(self, *, count: Callable[[str], int] | None = None) -> RunLedger:
         """What its programs came to together, see `ExecutionResult.ledger`; `turns` and `usage` are the model's."""
