@@ -48,6 +48,7 @@ class _Header(msgspec.Struct, frozen=True):
     program: str
     python: tuple[int, int]
     repairs: str = ""
+    traceparent: str = ""
 
 
 class DurableJournal(Journal):
@@ -61,6 +62,7 @@ class DurableJournal(Journal):
         """Not for users; see `open`."""
         header = unpacked(rows.run, stored["header"], _Header) if "header" in stored else None
         super().__init__(seed=header.seed if header else None, epoch=header.epoch if header else None)
+        self.traceparent = header.traceparent if header else ""
         self.run = rows.run
         self.attempt = attempt
         self._rows = rows
@@ -162,7 +164,8 @@ class DurableJournal(Journal):
         ).hexdigest()
         known = self._header
         if known is None:
-            self._header = _Header(FORMAT, self.seed, self.epoch, program, sys.version_info[:2], self._repairs)
+            python, trace = sys.version_info[:2], self.traceparent
+            self._header = _Header(FORMAT, self.seed, self.epoch, program, python, self._repairs, trace)
             await self._put("header", msgspec.msgpack.encode(self._header))
             return None
         if known.format != FORMAT:

@@ -142,6 +142,7 @@ class RunRecord(msgspec.Struct):
         answers: what calls gave that no event tells of.
         asked: what was asked about calls.
         decisions: what was answered, by the request's id.
+        traceparent: of the run's span (W3C Trace Context), "" if it had none; see `toolchord.telemetry`.
     """
 
     code: str
@@ -157,6 +158,7 @@ class RunRecord(msgspec.Struct):
     answers: list[Answer] = []
     asked: list[ApprovalRequest | Unclear] = []
     decisions: dict[str, Decision] = {}
+    traceparent: str = ""
 
     def to_json(self) -> str:
         """The record as JSON text."""
@@ -196,6 +198,7 @@ class Journal:
         self.seed = random.SystemRandom().getrandbits(48) if seed is None else seed
         self.epoch = time.time() if epoch is None else epoch
         self.position = 0
+        self.traceparent = ""
         self.asked: dict[str, Request] = {}
         self.decisions: dict[str, Decision] = {}
         self.earlier: Answers = {}
@@ -215,6 +218,7 @@ class Journal:
         journal.earlier = {(one.digest, one.occurrence): one.outcome for one in record.answers}
         journal.asked = {one.id: one for one in record.asked}
         journal.decisions = dict(record.decisions)
+        journal.traceparent = record.traceparent
         return journal
 
     @classmethod
@@ -227,6 +231,7 @@ class Journal:
         called. What failed runs again if the tool is READ_ONLY or IDEMPOTENT, else the program gets the error again.
         """
         journal = cls(seed=record.seed, epoch=record.epoch)
+        journal.traceparent = record.traceparent
         journal.earlier = answers_of(record.events, {(a.digest, a.occurrence): a.outcome for a in record.answers})
         return journal
 
@@ -244,6 +249,7 @@ class Journal:
         record.answers = [Answer(*key, given and given.kept()) for key, given in rest.items() if key not in told]
         record.asked = list(self.asked.values())
         record.decisions = dict(self.decisions)
+        record.traceparent = self.traceparent
 
     async def begin(self, record: RunRecord) -> str | None:
         """A program is about to run; why it can't be the one that is recorded, or None."""
