@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -74,10 +74,10 @@ def pay(amount: float) -> str:
     return f"paid {amount}"
 
 
-@pytest.fixture
-async def sandbox() -> AsyncIterator[CodeSandbox]:
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[CodeSandbox]:
     read_only = tool_from(search, capabilities=[ToolCapability.READ_ONLY])
-    async with CodeSandbox(tools=[read_only, fail, pay], limits=Limits(wall_time=20)) as sandbox:
+    with CodeSandbox(tools=[read_only, fail, pay], limits=Limits(wall_time=20)) as sandbox:
         yield sandbox
 
 
