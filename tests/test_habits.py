@@ -15,7 +15,7 @@ import yaml
 
 from scripts.covered import table
 from scripts.version import section
-from toolchord import journal, observed
+from toolchord import observed, recording, trace
 from toolchord.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[1]
@@ -96,13 +96,14 @@ def test_formats_are_those_of_the_page_on_versions_and_another_is_refused() -> N
     page = (ROOT / "docs" / "versioning.md").read_text()
     rows = dict(re.findall(r"^\| .*`(\w+)[.`].* \| (\d+) \|$", page, re.MULTILINE))
     assert rows == {
-        "RunRecord": str(journal.FORMAT),
-        "DurableJournal": str(journal.FORMAT),
+        "RunRecord": str(recording.FORMAT),
+        "Trace": str(trace.FORMAT),
+        "DurableJournal": str(recording.FORMAT),
         "ShapeStore": str(observed.FORMAT),
     }
-    other = journal.RunRecord("", b"", [], "restricted", 0, 0.0, format=journal.FORMAT + 1)
-    with pytest.raises(ConfigurationError, match=rf"format {journal.FORMAT + 1}; .* format {journal.FORMAT}$"):
-        journal.RunRecord.from_json(other.to_json())
+    other = recording.RunRecord("", b"", [], "restricted", 0, 0.0, format=recording.FORMAT + 1)
+    with pytest.raises(ConfigurationError, match=rf"format {recording.FORMAT + 1}; .* format {recording.FORMAT}$"):
+        recording.RunRecord.from_json(other.to_json())
 
 
 @pytest.fixture

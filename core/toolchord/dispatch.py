@@ -33,6 +33,7 @@ from toolchord.identity import CallIdentity, current
 from toolchord.journal import Journal, check_same
 from toolchord.lanes import is_passing, lane_of, retried
 from toolchord.observed import ShapeStore
+from toolchord.observing import CallNote, on, seen
 from toolchord.recording import Outcome, RecordedPart
 from toolchord.redact import redact
 from toolchord.tools import Tool
@@ -136,6 +137,17 @@ class Dispatcher:
             starting: called before the tool runs for the first time.
         """
         begun = _Begun(starting)
+        if not on():
+            return await self._serve(call, identity, gate, begun)
+        note = CallNote(call, identity)
+        with seen(note):
+            try:
+                note.outcome = await self._serve(call, identity, gate, begun)
+            finally:
+                note.cause = begun.error
+        return note.outcome
+
+    async def _serve(self, call: Prepared, identity: CallIdentity, gate: Gate, begun: _Begun) -> Outcome:
         try:
             if call.problem is not None:
                 raise call.problem
@@ -155,13 +167,13 @@ class Dispatcher:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            failed = self._failed(call.name, error)
+            failed, begun.error = self._failed(call.name, error), error
         except JournalTrouble as trouble:
             raise trouble.error from None
         except (KeyboardInterrupt, GeneratorExit, CallPaused):
             raise
         except BaseException as error:
-            failed = self._failed(call.name, error)
+            failed, begun.error = self._failed(call.name, error), error
         replay = "record" if call.tool is None else call.tool.metadata.replay
         number, digest, occurrence = identity.number, identity.digest, identity.occurrence
         return Outcome(
@@ -309,10 +321,11 @@ async def guarded(work: Awaitable[T]) -> T:
 
 
 class _Begun:
-    """Says once that a tool is about to run."""
+    """Says once that a tool is about to run; keeps why its call failed, for those who look on."""
 
     def __init__(self, starting: Starting) -> None:
         self.yes = False
+        self.error: BaseException | None = None
         self._starting = starting
 
     async def __call__(self) -> None:

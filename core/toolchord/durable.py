@@ -46,6 +46,7 @@ class _Header(msgspec.Struct, frozen=True):
     program: str
     python: tuple[int, int]
     repairs: str = ""
+    traceparent: str = ""
 
 
 class DurableJournal(Journal):
@@ -60,6 +61,7 @@ class DurableJournal(Journal):
         header = unpacked(rows.run, stored["header"], _Header) if "header" in stored else None
         seed, epoch = (header.seed, header.epoch) if header else (None, None)
         super().__init__(seed=seed, epoch=epoch, unclear=unclear)
+        self.traceparent = header.traceparent if header else ""
         self.run = rows.run
         self.attempt = attempt
         self._rows = rows
@@ -160,7 +162,8 @@ class DurableJournal(Journal):
         ).hexdigest()
         known = self._header
         if known is None:
-            self._header = _Header(FORMAT, self.seed, self.epoch, program, sys.version_info[:2], self._repairs)
+            python, trace = sys.version_info[:2], self.traceparent
+            self._header = _Header(FORMAT, self.seed, self.epoch, program, python, self._repairs, trace)
             await self._put("header", msgspec.msgpack.encode(self._header))
             return None
         if known.format != FORMAT:

@@ -73,6 +73,7 @@ class Journal:
         self.seed = random.SystemRandom().getrandbits(48) if seed is None else seed
         self.epoch = time.time() if epoch is None else epoch
         self.position = 0
+        self.traceparent = ""
         self.asked: dict[str, Request] = {}
         self.decisions: dict[str, Decision] = {}
         self.earlier: Answers = {}
@@ -99,6 +100,7 @@ class Journal:
         journal.earlier = {(one.same, one.occurrence): one.outcome for one in record.answers}
         journal.asked = {one.id: one for one in record.asked}
         journal.decisions = dict(record.decisions)
+        journal.traceparent = record.traceparent
         return journal
 
     @classmethod
@@ -118,6 +120,7 @@ class Journal:
         record = _recorded(past)
         journal = cls(seed=record.seed, epoch=record.epoch, **options)
         journal.earlier = answers_of(record.events, {(a.same, a.occurrence): a.outcome for a in record.answers})
+        journal.traceparent = record.traceparent
         return journal
 
     @property
@@ -134,6 +137,7 @@ class Journal:
         record.answers = [Answer(*key, given and given.kept()) for key, given in rest.items() if key not in told]
         record.asked = list(self.asked.values())
         record.decisions = dict(self.decisions)
+        record.traceparent = self.traceparent
 
     async def begin(self, record: RunRecord) -> str | None:
         """A program is about to run; why it can't be the one that is recorded, or None."""

@@ -25,6 +25,7 @@ from toolchord.journal import Journal
 from toolchord.ledger import RunLedger
 from toolchord.limits import Limits
 from toolchord.native.results import ModelRun, TokenUsage, count
+from toolchord.observing import TaskNote, seen
 from toolchord.plaincalls import PlainCalls
 from toolchord.prompt import format_tools_for_llm
 from toolchord.results import CallRecord, ExecutionResult, Watch
@@ -195,7 +196,7 @@ class Orchestrator:
         self._max_prompt_tokens = max_prompt_tokens
         self._limits = limits
         self._repeat_failed = repeat_failed
-        name = model_name or getattr(model, "name", "")
+        self._name = name = model_name or getattr(model, "name", "")
         self._native = native
         self.choice = choose(
             self._tools,
@@ -216,10 +217,11 @@ class Orchestrator:
         Raises:
             Exception: whatever the model raises; it should retry what can be retried.
         """
-        with self._conversation(watch) as conversation:
-            if self.choice.way == "native":
-                return await conversation.native(task)
-            return await conversation.begin(task)
+        note = self._note()
+        with seen(note), self._conversation(watch) as conversation:
+            begin = conversation.native if self.choice.way == "native" else conversation.begin
+            note.run = await begin(task)
+            return note.run
 
     async def resume(
         self, run: OrchestratedRun, decisions: Mapping[str, Decision] | None = None, *, watch: Watch | None = None
@@ -237,8 +239,15 @@ class Orchestrator:
         """
         if run.stop != "paused" or run._journal is None:
             raise ConfigurationError(f'only a paused run is resumed; this one ended with stop="{run.stop}"')
-        with self._conversation(watch) as conversation:
-            return await conversation.resume(run, decisions or {})
+        usage = run.usage or TokenUsage()
+        note = self._note(run.turns, usage.input_tokens, usage.output_tokens)
+        with seen(note), self._conversation(watch) as conversation:
+            note.run = await conversation.resume(run, decisions or {})
+            return note.run
+
+    def _note(self, turns: int = 0, read: int = 0, written: int = 0) -> TaskNote:
+        """A task for those who look on."""
+        return TaskNote(self._name, self.choice.way, (turns, read, written))
 
     @contextmanager
     def _conversation(self, watch: Watch | None) -> Iterator[_Conversation]:

@@ -16,6 +16,7 @@ from toolchord.gate import Gate
 from toolchord.journal import Journal
 from toolchord.limits import Limits
 from toolchord.observed import ShapeStore
+from toolchord.observing import running
 from toolchord.prompt import describe
 from toolchord.recording import RunRecord
 from toolchord.restoring import without
@@ -74,6 +75,8 @@ class Prepared:
             run = Run(channel, dispatcher, self.journal, limits, gate=self.gate, offline=self._offline, watch=watch)
             result = await run.go(wire.Start(body), parts)
             self._stuck = run.restoring.name
+            if (note := running.get()) is not None:
+                note.guest.peak_memory = channel.guest.peak_memory()
         finally:
             dispatcher.close()
         if self._shapes is not None:

@@ -163,6 +163,7 @@ class RunRecord(msgspec.Struct):
     answers: list[Answer] = []
     asked: list[ApprovalRequest | Unclear] = []
     decisions: dict[str, Decision] = {}
+    traceparent: str = ""
 
     def to_json(self) -> str:
         """The record as JSON text."""
