@@ -7,6 +7,10 @@ function nameParts() {
   document.querySelectorAll(".md-code__nav:not([aria-label])").forEach((part) => {
     part.setAttribute("aria-label", `Code block ${blocks.findIndex((block) => block.contains(part)) + 1}`);
   });
+  // A table that is wider than the page is moved by the arrow keys.
+  document.querySelectorAll(".md-typeset__scrollwrap:not([tabindex])").forEach((part) => {
+    if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
+  });
 }
 
 // Parts of the table of contents that sound alike, as methods of two classes may, or a class and its module.
@@ -23,4 +27,5 @@ document.querySelectorAll("th:empty").forEach((corner) => corner.replaceWith(doc
 
 // The theme adds its buttons to code blocks when they come into view.
 new MutationObserver(nameParts).observe(document.body, { childList: true, subtree: true });
+addEventListener("resize", nameParts);
 nameParts();
