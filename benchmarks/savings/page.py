@@ -20,7 +20,7 @@ BLOCKS: dict[str, Callable[[Figures], str]] = {
     "grid": lambda figures: tables.grid(figures).markdown(),
     "even": lambda figures: tables.even(figures).markdown(),
     "losers": lambda figures: tables.losers(figures).markdown(),
-    "lost": tables.sentence,
+    "lost": lambda figures: "- " + tables.sentence(figures).replace("; ", "\n- "),
     "shapes": tables.shapes,
 }
 

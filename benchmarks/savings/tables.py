@@ -10,6 +10,7 @@ from rich.table import Table as RichTable
 
 from benchmarks.savings import breakeven
 from benchmarks.savings.figures import WORKLOADS, Figures
+from benchmarks.savings.measure import Cost
 from benchmarks.savings.ways import ONE_A_TURN, PROGRAM, TOGETHER, WAYS
 from benchmarks.ways import CALLS, ROWS
 from demo.table import change
@@ -24,15 +25,20 @@ PRICES = ((1.0, 1.0), (1.0, 5.0), (0.5, 5.0), (0.1, 5.0))
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: names of columns (the first holds words, the others figures), and rows."""
+    """A table: names of columns (words in the first, figures in the others), and rows; a row of one cell heads a group."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
-        """For a page."""
-        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
+        """For a page. Words of the first column stay on one line."""
+        rows = [
+            [words, *figures] if figures else [f"**{words}**"]
+            for words, *figures in ([row[0].replace(" ", "\N{NO-BREAK SPACE}"), *row[1:]] for row in self.rows)
+        ]
+        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)]]
+        lines += [[*row, *[""] * (len(self.columns) - len(row))] for row in rows]
         return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
     def rich(self) -> RichTable:
@@ -41,32 +47,30 @@ class Table:
         for number, column in enumerate(self.columns):
             table.add_column(column, justify="right" if number else "left", no_wrap=not number)
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*row if len(row) > 1 else [f"[bold]{row[0]}"])
         return table
+
+
+def both(cost: dict[str, Cost], way: str) -> str:
+    """How a way differs from one call a turn, and from calls together."""
+    if way == ONE_A_TURN:
+        return ""
+    first = change(cost[way].tokens, cost[ONE_A_TURN].tokens)
+    return first if way == TOGETHER else f"{first} / {change(cost[way].tokens, cost[TOGETHER].tokens)}"
 
 
 def ways(figures: Figures) -> Table:
     """Each workload in each way."""
     rows = []
-    for workload in WORKLOADS:
-        tasks = figures.tasks(workload)
-        if not tasks or workload not in REAL:
+    for workload in REAL:
+        if not figures.tasks(workload):
             continue
+        rows.append([workload])
         costs = {way: figures.cost(workload, way) for way in WAYS}
         for way, cost in costs.items():
-            rows.append(
-                [
-                    f"{workload}: {way}",
-                    f"{cost.requests:,}",
-                    f"{cost.calls:,}",
-                    f"{cost.tokens_in:,}",
-                    f"{cost.tokens_out:,}",
-                    f"{cost.tokens:,}",
-                    "" if way == ONE_A_TURN else change(cost.tokens, costs[ONE_A_TURN].tokens),
-                    "" if way in (ONE_A_TURN, TOGETHER) else change(cost.tokens, costs[TOGETHER].tokens),
-                ]
-            )
-    columns = ["workload: way", "turns", "calls", "tokens in", "out", "all", "vs one a turn", "vs together"]
+            counts = (cost.requests, cost.calls, cost.tokens_out, cost.tokens)
+            rows.append([way, *(f"{one:,}" for one in counts), both(costs, way)])
+    columns = ["way", "turns", "calls", "tokens written", "all tokens", "vs one a turn / together"]
     return Table("What each way cost", columns, rows)
 
 
@@ -112,14 +116,14 @@ def bfcl(figures: Figures) -> Table:
     rows = []
     for label, tasks in buckets(figures):
         cost = {way: figures.cost(BFCL, way, tasks) for way in WAYS}
+        dearer = [sum(ratio(figures, task, way) > 1 for task in tasks) for way in (ONE_A_TURN, TOGETHER)]
         rows.append(
             [
                 label,
                 str(len(tasks)),
                 f"{cost[ONE_A_TURN].requests:,} / {cost[TOGETHER].requests:,} / {cost[PROGRAM].requests:,}",
-                *(change(cost[way].tokens, cost[ONE_A_TURN].tokens) for way in (TOGETHER, PROGRAM)),
-                str(sum(ratio(figures, task, ONE_A_TURN) > 1 for task in tasks)),
-                str(sum(ratio(figures, task) > 1 for task in tasks)),
+                *(both(cost, way) for way in (TOGETHER, PROGRAM)),
+                f"{dearer[0]} / {dearer[1]}",
             ]
         )
     columns = [
@@ -127,9 +131,8 @@ def bfcl(figures: Figures) -> Table:
         "conversations",
         "turns: one / together / program",
         "together vs one",
-        "program vs one",
-        "program dearer than one",
-        "dearer than together",
+        "program vs one / together",
+        "program dearer than one / together",
     ]
     return Table("BFCL, by calls per user turn", columns, rows)
 
@@ -141,15 +144,24 @@ def fixed(figures: Figures) -> Table:
         tasks = figures.tasks(workload)
         if not tasks:
             continue
-        mean = [
-            sum(figures.fixed[workload, task].as_json()[name] for task in tasks) / len(tasks)
-            for name in ("tools", "definitions", "bare_stubs", "stubs", "rules")
-        ]
-        told = mean[3] + mean[4]
-        rows.append(
-            [workload, *(f"{one:,.0f}" for one in mean), f"{told - mean[1]:+,.0f}".replace("-", "\N{MINUS SIGN}")]
-        )
-    columns = ["workload", "tools", "definitions", "stubs without results", "stubs", "rules", "program pays more"]
+        names = ("tools", "definitions", "bare_stubs", "stubs", "rules", "both")
+        mean = {
+            name: sum(figures.fixed[workload, task].as_json()[name] for task in tasks) / len(tasks) for name in names
+        }
+        more = mean["stubs"] + mean["rules"] - mean["definitions"]
+        cells = [f"{mean[name]:,.0f}" for name in names[:-1]]
+        cells += [f"{more:+,.0f}".replace("-", "\N{MINUS SIGN}"), f"{mean['both']:,.0f}" if mean["both"] else ""]
+        rows.append([workload, *cells])
+    columns = [
+        "workload",
+        "tools",
+        "definitions",
+        "stubs without results",
+        "stubs",
+        "rules",
+        "program pays more",
+        "both",
+    ]
     return Table("What every request repeats (means over the tasks)", columns, rows)
 
 
@@ -159,18 +171,13 @@ def cached(figures: Figures) -> Table:
     for workload in REAL:
         if not figures.tasks(workload):
             continue
+        rows.append([workload])
         costs = {way: figures.cost(workload, way) for way in WAYS}
         for again, out in PRICES:
-            price = {way: cost.priced(again, out) for way, cost in costs.items()}
-            rows.append(
-                [
-                    f"{workload}, {again:g} and {out:g}",
-                    *(f"{price[way]:,.0f}" for way in WAYS),
-                    change(round(price[PROGRAM]), round(price[ONE_A_TURN])),
-                    change(round(price[PROGRAM]), round(price[TOGETHER])),
-                ]
-            )
-    columns = ["workload, price of a re-sent and of a written token", *WAYS, "program vs one a turn", "vs together"]
+            price = {way: round(cost.priced(again, out)) for way, cost in costs.items()}
+            change_of = " / ".join(change(price[PROGRAM], price[way]) for way in (ONE_A_TURN, TOGETHER))
+            rows.append([f"{again:g} and {out:g}", *(f"{price[way]:,}" for way in WAYS), change_of])
+    columns = ["price of a re-sent, of a written token", *WAYS, "program vs one a turn / together"]
     return Table("With prices, in new input tokens", columns, rows)
 
 
@@ -178,20 +185,14 @@ def grid(figures: Figures) -> Table:
     """Where a program begins to pay."""
     rows = []
     for label in ROWS:
-        for calls in CALLS:
-            task = f"{label}, {calls} calls"
-            if task not in figures.tasks("orders"):
-                continue
+        tasks = {calls: f"{label}, {calls} calls" for calls in CALLS}
+        if not set(tasks.values()) <= set(figures.tasks("orders")):
+            continue
+        rows.append([f"results: {label}"])
+        for calls, task in tasks.items():
             cost = {way: figures.costs["orders", task, way] for way in WAYS}
-            rows.append(
-                [
-                    label,
-                    str(calls),
-                    *(f"{cost[way].tokens:,}" for way in WAYS),
-                    *(f"{cost[PROGRAM].tokens / cost[way].tokens:.2f}" for way in (ONE_A_TURN, TOGETHER)),
-                ]
-            )
-    columns = ["result of a call", "calls", *WAYS, "program / one a turn", "program / together"]
+            rows.append([str(calls), *(f"{cost[way].tokens:,}" for way in WAYS), both(cost, PROGRAM)])
+    columns = ["calls", *WAYS, "program vs one a turn / together"]
     return Table("Orders: all tokens by size of result and number of calls", columns, rows)
 
 
@@ -245,14 +246,14 @@ def losers(figures: Figures, most: int = 8) -> Table:
     ratios = [(cost[w, t, PROGRAM].tokens / cost[w, t, TOGETHER].tokens, w, t) for w in REAL for t in figures.tasks(w)]
     rows = [
         [
-            f"{workload}: {task}",
+            task,
             str(cost[workload, task, ONE_A_TURN].calls),
-            *(f"{cost[workload, task, way].tokens:,}" for way in WAYS),
+            *(f"{cost[workload, task, way].tokens:,}" for way in WAYS[:3]),
             f"{share:.2f}",
         ]
         for share, workload, task in sorted(ratios, reverse=True)[:most]
     ]
-    return Table("Where a program lost most", ["task", "calls", *WAYS, "program / together"], rows)
+    return Table("Where a program lost most", ["task", "calls", *WAYS[:3], "program / together"], rows)
 
 
 def sentence(figures: Figures) -> str:
