@@ -9,8 +9,9 @@ from toolchord.choice import Choice, choose
 from toolchord.compensation import compensate
 from toolchord.durable import DurableJournal
 from toolchord.extraction import extract_program
-from toolchord.identity import CallIdentity, call_cancelled, current_call
+from toolchord.identity import CallIdentity, call_cancelled, charge, current_call
 from toolchord.journal import Journal, RunRecord
+from toolchord.ledger import RunLedger, ToolTotals
 from toolchord.limits import Limits
 from toolchord.observed import ShapeStore
 from toolchord.orchestrator import Attempt, OrchestratedRun, Orchestrator
@@ -31,6 +32,7 @@ from toolchord.rows import Codec, JournalStore, MemoryStore, SealedStore
 from toolchord.sandbox import CodeSandbox, Session
 from toolchord.sqlite import SQLiteStore
 from toolchord.tools import Tool, ToolCapability, ToolMetadata, ToolSpec, ValidatedTool, open_to, tool_from
+from toolchord.trace import LiveTrace, Trace, TracedCall
 from toolchord.variables import Variables
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "Journal",
     "JournalStore",
     "Limits",
+    "LiveTrace",
     "MemoryStore",
     "OrchestratedRun",
     "Orchestrator",
@@ -60,6 +63,7 @@ __all__ = [
     "Reply",
     "Resubmission",
     "RunError",
+    "RunLedger",
     "RunRecord",
     "SQLiteStore",
     "SealedStore",
@@ -73,6 +77,9 @@ __all__ = [
     "ToolRegistry",
     "ToolRequest",
     "ToolSpec",
+    "ToolTotals",
+    "Trace",
+    "TracedCall",
     "Unclear",
     "Usage",
     "ValidatedTool",
@@ -80,6 +87,7 @@ __all__ = [
     "allow",
     "ask",
     "call_cancelled",
+    "charge",
     "choose",
     "compensate",
     "create_registry",

@@ -14,8 +14,6 @@ from toolchord.identity import CallIdentity, current
 from toolchord.journal import Journal, Outcome, RunRecord
 from toolchord.results import CallRecord, ExecutionResult
 from toolchord.tools import Tool
-from toolchord_guest import wire
-from toolchord_guest.values import Decoder
 
 __all__ = ["Compensation", "compensate"]
 
@@ -107,7 +105,7 @@ async def _undone(call: CallRecord, tool: Tool, outcome: Outcome, record: RunRec
         arguments = tool.validate(tool.bind((), sent))
         context = contextvars.copy_context()
         context.run(current.set, identity)
-        await asyncio.create_task(_called(tool, arguments, _value(outcome)), context=context)
+        await asyncio.create_task(_called(tool, arguments, outcome.value()), context=context)
     except Exception as error:
         return Compensation(call, "failed", error)
     return Compensation(call, "undone")
@@ -121,10 +119,3 @@ async def _called(tool: Tool, arguments: dict[str, Any], value: Any) -> None:
     given = await asyncio.to_thread(tool.compensate, arguments, value)
     if inspect.isawaitable(given):
         await given
-
-
-def _value(outcome: Outcome) -> Any:
-    decoder = Decoder()
-    for part in outcome.parts:
-        decoder.add(wire.Part(part.ref, part.kind, part.data))
-    return decoder.decode(outcome.body)

@@ -159,7 +159,9 @@ class Dispatcher:
             failed = self._failed(call.name, error)
         replay = "record" if call.tool is None else call.tool.metadata.replay
         number, digest, occurrence = identity.number, identity.digest, identity.occurrence
-        return Outcome(number, digest, False, failed, occurrence=occurrence, ran=begun.yes, replay=replay)
+        return Outcome(
+            number, digest, False, failed, occurrence=occurrence, ran=begun.yes, replay=replay, cost=identity.cost
+        )
 
     async def direct(self, call: Prepared, identity: CallIdentity) -> Outcome:
         """Run a call that no policy is about, and that is written down elsewhere or not at all; see `serve`."""
@@ -212,6 +214,8 @@ class Dispatcher:
         """One attempt at a call; its tool learns from `call_cancelled` when nobody waits any more."""
         mine = replace(identity, ended=threading.Event())
         current.set(mine)
+        if tool.metadata.price:
+            identity.charges.append(tool.metadata.price)
         try:
             if tool.is_async and tool.metadata.timeout is None:
                 return await tool.call(arguments)
@@ -241,7 +245,9 @@ class Dispatcher:
         if self._shapes is not None and tool.name not in self._helpers:
             self._shapes.observe(tool, value)
         number, digest, occurrence = identity.number, identity.digest, identity.occurrence
-        return Outcome(number, digest, True, body, parts, occurrence=occurrence, replay=tool.metadata.replay)
+        return Outcome(
+            number, digest, True, body, parts, occurrence=occurrence, replay=tool.metadata.replay, cost=identity.cost
+        )
 
     def _failed(self, name: str, error: BaseException) -> bytes:
         message = redact(_text(error))

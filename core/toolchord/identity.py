@@ -1,12 +1,15 @@
-"""Who a tool call is: its number, digest and key, the same on every replay; and whether somebody still waits for it."""
+"""Who a tool call is: its number, digest and key, the same on every replay; who waits for it, and what it costs."""
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
+
+from toolchord.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class CallIdentity:
             It is left out when identities are compared.
         ended: set when nobody waits for the call any more; see `call_cancelled`.
         arguments: by parameter name, before they are checked; not to be changed.
+        charges: what it has cost so far; see `charge`.
     """
 
     number: int
@@ -33,6 +37,12 @@ class CallIdentity:
     key: str = field(default="", compare=False)
     ended: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
     arguments: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    charges: list[float] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def cost(self) -> float:
+        """What the call has cost so far, in the money of whoever charged it."""
+        return math.fsum(self.charges)
 
 
 current: ContextVar[CallIdentity | None] = ContextVar("toolchord_call", default=None)
@@ -50,3 +60,18 @@ def call_cancelled() -> bool:
     """
     call = current.get()
     return call is not None and call.ended.is_set()
+
+
+def charge(amount: float) -> None:
+    """Note, inside of a tool, what the call that it serves costs, beside the tool's `price`. It adds up.
+
+    Args:
+        amount: in your own money, the same for all tools; it is told by `CallRecord.cost` and `RunLedger.money`.
+
+    Raises:
+        ConfigurationError: no amount.
+    """
+    if isinstance(amount, bool) or not isinstance(amount, int | float) or not math.isfinite(amount) or amount < 0:
+        raise ConfigurationError(f"a charge is a number that is not negative, not {amount!r}")
+    if (call := current.get()) is not None:
+        call.charges.append(float(amount))

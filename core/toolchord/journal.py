@@ -23,6 +23,7 @@ from toolchord.approvals import ApprovalRequest, Decision, Request, Unclear, che
 from toolchord.errors import CallPaused, ConfigurationError, ReplayDivergence
 from toolchord.identity import CallIdentity
 from toolchord_guest.values import Decoder, Encoder
+from toolchord_guest.wire import Part
 
 FORMAT = 1
 
@@ -49,6 +50,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
         replay: the tool's replay policy.
         missing: the value was not kept; the tool must run again.
         sha: of a value that was not kept but must be the same again.
+        cost: what the call cost, see `toolchord.charge`.
     """
 
     call: int
@@ -62,18 +64,26 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     replay: Replay = "record"
     missing: bool = False
     sha: str = ""
+    cost: float = 0.0
 
     @property
     def size(self) -> int:
         """Bytes of the encoded value."""
         return len(self.body) + sum(len(part.data) for part in self.parts)
 
+    def value(self) -> Any:
+        """What it gave, decoded; of a call that failed, the details of its error. It must not be `missing`."""
+        decoder = Decoder()
+        for part in self.parts:
+            decoder.add(Part(part.ref, part.kind, part.data))
+        return decoder.decode(self.body)
+
     @property
     def error(self) -> tuple[str, str] | None:
         """Why it failed: the exception's type name and its message."""
         if self.ok or self.missing:
             return None
-        details = Decoder().decode(self.body)
+        details = self.value()
         return str(details["type"]), str(details["message"])
 
     def kept(self) -> Outcome:
@@ -132,6 +142,17 @@ class RunRecord(msgspec.Struct):
         answers: what calls gave that no event tells of.
         asked: what was asked about calls.
         decisions: what was answered, by the request's id.
+
+    Examples:
+        >>> import asyncio
+        >>> from toolchord import CodeSandbox
+        >>> def roll() -> int:
+        ...     return 4
+        >>> with CodeSandbox(tools=[roll]) as sandbox:
+        ...     kept = sandbox.execute_sync("return roll()").record.to_json()
+        >>> with CodeSandbox() as elsewhere:  # without the tool
+        ...     asyncio.run(elsewhere.replay(RunRecord.from_json(kept))).value
+        4
     """
 
     code: str

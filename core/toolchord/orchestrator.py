@@ -7,6 +7,7 @@ calls that it makes again from the record, so nothing runs twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ from toolchord.errors import ConfigurationError
 from toolchord.extraction import extract_program, program_in_arguments
 from toolchord.instructions import PROGRAM_TOOL, RUN_CODE, instructions
 from toolchord.journal import Event
+from toolchord.ledger import RunLedger
 from toolchord.limits import Limits
 from toolchord.native.results import ModelRun, TokenUsage, count
 from toolchord.plaincalls import PlainCalls
@@ -80,6 +82,7 @@ class OrchestratedRun:
     native: ModelRun | None = field(default=None, repr=False)
     _waiting: list[ToolRequest] = field(default_factory=list, repr=False)  # not answered yet, the paused one first
     _resubmission: Resubmission | None = field(default=None, repr=False)
+    _paused: list[ExecutionResult] = field(default_factory=list, repr=False)  # what a later attempt went on with
 
     @property
     def ok(self) -> bool:
@@ -97,6 +100,12 @@ class OrchestratedRun:
         """The value of the last program that came to its end; None if there is none."""
         done = [attempt.result.value for attempt in self.attempts if attempt.result.ok]
         return done[-1] if done else None
+
+    def ledger(self, *, count: Callable[[str], int] | None = None) -> RunLedger:
+        """What its programs came to together, see `ExecutionResult.ledger`; `turns` and `usage` are the model's."""
+        whole = RunLedger.total(attempt.result.ledger(count=count) for attempt in self.attempts)
+        whole.money += math.fsum(result.ledger(count=count).money for result in self._paused)
+        return whole
 
     @property
     def pending(self) -> list[CallRecord]:
@@ -128,6 +137,16 @@ class Orchestrator:
 
     Raises:
         ConfigurationError: arguments that make no sense, or a way that is not possible.
+
+    Examples:
+        >>> def model(messages):  # yours asks a language model
+        ...     return "```python\\nreturn price('pear') * 3\\n```" if len(messages) == 2 else "That is 2.4 euros."
+        >>> def price(item: str) -> float:
+        ...     return {"apple": 0.5, "pear": 0.8}[item]
+        >>> with CodeSandbox(tools=[price]) as sandbox:
+        ...     run = Orchestrator(model, sandbox).run_sync("What do three pears cost?")
+        >>> run.text, run.turns
+        ('That is 2.4 euros.', 2)
     """
 
     def __init__(
@@ -275,6 +294,7 @@ class _Conversation:
         self._attempts = run._resubmission
         self._plain.calls = run.plain_calls
         paused = run.attempts.pop()
+        run._paused.append(paused.result)
         record = paused.result.record
         waiting = run._waiting
         text, stop = await self._execute(run, paused.code, record.events if record is not None else None)

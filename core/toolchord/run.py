@@ -242,7 +242,7 @@ class Run:
         self._made.update(b"%d %s %s" % (len(frame.tool), frame.tool.encode(), frame.body))
         made, self._made = self._made.hexdigest(), hashlib.sha256()
         prepared = self._dispatcher.prepare(frame.tool, args, kwargs, made, large=size > _LARGE_ARGUMENTS)
-        call = self._book.add(prepared, frame.line, size, self._elapsed())
+        call = self._book.add(prepared, frame.line, size, self._elapsed(), self._journal.position)
         if self._gate.counts and self._journal.began(identity := self._identity(number, call)):
             self._gate.count(identity, prepared)  # even if the program has cancelled it since
         self._listen()
@@ -285,7 +285,7 @@ class Run:
         while (started := self._book.start(self.limits.concurrency)) is not None:
             number, call = started
             call.record.started = self._elapsed()
-            identity = self._identity(number, call)
+            identity = call.identity = self._identity(number, call)
             context = self._context.copy()
             context.run(current.set, identity)
             self._tell(call.record)

@@ -50,6 +50,14 @@ class CodeSandbox:
         ConfigurationError: arguments that make no sense.
 
     Use it as an async context manager, or call `close`; a forgotten one is closed at exit.
+
+    Examples:
+        >>> def price(item: str) -> float:
+        ...     return {"apple": 0.5, "pear": 0.8}[item]
+        >>> with CodeSandbox(tools=[price]) as sandbox:
+        ...     result = sandbox.execute_sync("return sorted(['pear', 'apple'], key=price)")
+        >>> result.value, [call.tool for call in result.calls]
+        (['apple', 'pear'], ['default.price', 'default.price'])
     """
 
     def __init__(
