@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 # Extras that the tests and the demo exercise.
-EXTRAS := agents,anthropic,cli,langchain,langgraph,llama-index,mcp,openai,postgres,telemetry,terminal
+EXTRAS := agents,anthropic,cli,langchain,langgraph,llama-index,mcp,notebook,openai,postgres,telemetry,terminal
 # Packages that are read for their files only (flight records; a tokenizer's vocabulary; BFCL's tasks, with the backends
 # of their tools and what those need). They live outside the environment and without their dependencies.
 DATA   := .demo/packages

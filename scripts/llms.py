@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,16 @@ def _heading(text: str) -> str:
 def _load(name: str, root: Path) -> griffe.Object:
     package, _, path = name.partition(".")
     try:
-        loaded = griffe.load(package, search_paths=[root / "core", root / "integrations"], resolve_aliases=True)
+        loaded = _package(package, root)
         inside = loaded[path] if path else loaded
     except (ImportError, KeyError) as error:
         raise ValueError(f"::: {name}: there is no such name in core/ or integrations/") from error
     return inside.final_target if isinstance(inside, griffe.Alias) else inside
+
+
+@cache
+def _package(name: str, root: Path) -> griffe.Object | griffe.Alias:
+    return griffe.load(name, search_paths=[root / "core", root / "integrations"], resolve_aliases=True)
 
 
 def _documented(thing: griffe.Object, members: list[str] | None, level: int) -> Iterator[str]:

@@ -15,6 +15,7 @@ snippets are run against real SDKs and local servers by the tests of the pages.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import doctest
 import json
@@ -274,13 +275,17 @@ def pages() -> list[Path]:
     return found or [ROOT / "README.md"]
 
 
-def main(names: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Follow the pages named, else all; prints a line for each. 0 if each was followed to its end."""
+    parser = argparse.ArgumentParser(prog="scripts.walk", description="Follow start pages like a new user.")
+    parser.add_argument("pages", nargs="*", type=Path, help="Markdown files; those of docs/start if none is named")
+    parser.add_argument("--wheel", type=Path, help="the wheel to install; built from this tree if it is not named")
+    given = parser.parse_args(arguments)
     failed = 0
     print(f"{'page':<32} {'extras':<16} {'install':>8} {'follow':>8}   done")
     with tempfile.TemporaryDirectory(prefix="walk-") as scratch:
-        wheel = build(Path(scratch))
-        for number, page in enumerate([Path(name).resolve() for name in names] or pages()):
+        wheel = given.wheel.resolve() if given.wheel else build(Path(scratch))
+        for number, page in enumerate([page.resolve() for page in given.pages] or pages()):
             folder = Path(scratch) / f"reader-{number}"
             folder.mkdir()
             walk = Walk(page, folder, wheel)

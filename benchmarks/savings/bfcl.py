@@ -2,14 +2,14 @@
 
 Plain calls are the ground truth itself. A program is made from the calls of one turn without thought: one statement a
 call, and all results returned, so it keeps nothing out of the model's sight. That is the least that programs do; what a
-loop or a filter would save is not in it. An argument that only an earlier call of the same turn can have told (an order's id,
+loop or a filter would save is not in it. An argument that only an earlier call of the same turn can have told (an id,
 a price) is read from that call's result in a program, and makes plain calls wait for a turn of the model's.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -174,12 +174,12 @@ def task(entry: dict[str, Any], truth: Sequence[Sequence[str]]) -> Task:
     return Task(entry["id"], "", exchanges, partial(_begin, entry, right))
 
 
-def tasks(limit: int | None = None) -> list[Task]:
-    """The conversations of the base set, the first `limit` of them.
+def tasks(names: Container[str] | None = None) -> list[Task]:
+    """The conversations of the base set; those of some names only, if given.
 
     Raises:
         FileNotFoundError: bfcl-eval is not installed; ``make savings`` installs it.
     """
-    entries = read(HOME / "data" / NAME)[:limit]
+    entries = read(HOME / "data" / NAME)
     truths = {one["id"]: one["ground_truth"] for one in read(HOME / "data" / "possible_answer" / NAME)}
-    return [task(entry, truths[entry["id"]]) for entry in entries]
+    return [task(one, truths[one["id"]]) for one in entries if names is None or one["id"] in names]

@@ -28,7 +28,8 @@ SYSTEM = "You answer questions about a company's expenses with the tools that yo
 QUESTION = """\
 Which members of the engineering team went over their travel budget in Q3? The standard budget for a quarter is 5,000 \
 dollars; for whoever is over it, look up whether there is an exception, and hold the spending against that. Only \
-approved expenses of the category "travel" count. Answer with one JSON object: over, a list of {name, spent, budget}, by name."""
+approved expenses of the category "travel" count. Answer with one JSON object: over, a list of {name, spent, budget}, \
+by name."""
 
 PROGRAM = """\
 import asyncio

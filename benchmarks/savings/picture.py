@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def bars(axes: Any, figures: Figures) -> None:
     axes.set_xticks([1, 10, 100], ["1 %", "10 %", "100 %"])
     axes.minorticks_off()
     axes.invert_yaxis()
-    axes.legend(fontsize=8, loc="lower left")
+    axes.legend(fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
 
 
 def scatter(axes: Any, figures: Figures) -> None:
@@ -58,8 +59,13 @@ def scatter(axes: Any, figures: Figures) -> None:
     axes.legend(fontsize=8)
 
 
+def digest(figures: Figures) -> str:
+    """What tells whether a picture shows these figures."""
+    return f"figures {hashlib.sha256(figures.dumps().encode()).hexdigest()}"
+
+
 def draw(figures: Figures, file: Path = FILE) -> None:
-    """Write the picture; the same figures give the same file."""
+    """Write the picture. It carries the digest of its figures: its bytes differ between versions of matplotlib."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -71,5 +77,5 @@ def draw(figures: Figures, file: Path = FILE) -> None:
         scatter(right, figures)
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(file, metadata={"Date": None, "Creator": None})
+        figure.savefig(file, metadata={"Date": None, "Creator": None, "Description": digest(figures)})
         plt.close(figure)

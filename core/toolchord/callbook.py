@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from toolchord.dispatch import Prepared
 from toolchord.identity import CallIdentity
-from toolchord.journal import Outcome
+from toolchord.recording import Outcome
 from toolchord.results import CallRecord
 
 _BATCH = 512 << 10
@@ -116,8 +116,9 @@ class CallBook:
         record = CallRecord(
             number, prepared.name, kept, line, now, digest=prepared.digest, private=private, heard=heard
         )
-        self._occurrences[prepared.digest] += 1
-        call = Call(prepared, record, size, self._occurrences[prepared.digest], self._line(prepared))
+        same = prepared.same or prepared.digest
+        self._occurrences[same] += 1
+        call = Call(prepared, record, size, self._occurrences[same], self._line(prepared))
         self.calls[number] = call
         self._unserved += size
         self._step_up(number)

@@ -10,6 +10,7 @@ import asyncio
 import builtins
 import contextvars
 import functools
+import hashlib
 import inspect
 import itertools
 import threading
@@ -29,9 +30,10 @@ from toolchord.errors import (
 )
 from toolchord.gate import Gate
 from toolchord.identity import CallIdentity, current
-from toolchord.journal import Journal, Outcome, RecordedPart, check_same
+from toolchord.journal import Journal, check_same
 from toolchord.lanes import is_passing, lane_of, retried
 from toolchord.observed import ShapeStore
+from toolchord.recording import Outcome, RecordedPart
 from toolchord.redact import redact
 from toolchord.tools import Tool
 from toolchord_guest.values import Encoder, Unsupported
@@ -63,6 +65,7 @@ class Prepared:
         digest: of name and arguments as the program sent them, so that a record can be checked without the tools.
         large: nobody but the tool keeps the arguments.
         own: it is a helper of the sandbox's own, such as search_tools, which no policy is about.
+        same: of name and arguments, however the program wrote them; empty where they are large, or fit no tool.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Prepared:
     problem: ToolCallError | None = None
     large: bool = False
     own: bool = False
+    same: str = ""
 
     @property
     def repeatable(self) -> bool:
@@ -119,7 +123,8 @@ class Dispatcher:
             arguments = tool.bind(args, kwargs)
         except InvalidArguments as error:
             return Prepared(tool.full_name, tool, _named(args, kwargs), made, error)
-        return Prepared(tool.full_name, tool, arguments, made, large=large, own=exposed is None)
+        same = "" if large else _same(tool.full_name, arguments)
+        return Prepared(tool.full_name, tool, arguments, made, large=large, own=exposed is None, same=same)
 
     async def serve(self, call: Prepared, identity: CallIdentity, gate: Gate, starting: Starting) -> Outcome:
         """Run a prepared call to its end; only a cancellation, a pause and a journal's trouble get out.
@@ -274,6 +279,16 @@ class Dispatcher:
             "retryable": is_passing(error),
         }
         return Encoder().encode(details)
+
+
+def _same(tool: str, arguments: Mapping[str, Any]) -> str:
+    """A digest of tool and arguments, the same for ``f(1)`` and ``f(x=1)``."""
+    digest = hashlib.sha256(tool.encode())
+    encoder = Encoder()
+    for name in sorted(arguments):
+        key, body = name.encode("utf-8", "surrogatepass"), encoder.encode(arguments[name])
+        digest.update(b" %d %s %d %s" % (len(key), key, len(body), body))
+    return digest.hexdigest()
 
 
 class JournalTrouble(BaseException):

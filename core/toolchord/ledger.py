@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from toolchord.journal import Outcome
+from toolchord.recording import Outcome
 from toolchord.results import CallRecord, ExecutionResult, render, shown
 
 __all__ = ["RunLedger", "ToolTotals", "ledger_of"]

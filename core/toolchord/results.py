@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolchord import errors
-from toolchord.journal import RunRecord
+from toolchord.recording import RunRecord
 from toolchord.variables import Variables
 
 if TYPE_CHECKING:
@@ -75,7 +75,10 @@ class CallRecord:
 
 
 Watch = Callable[[Output | CallRecord], None]
-"""Told of a run while it goes on. What it raises ends the run and is raised to its host."""
+"""Told of a run while it goes on. What it raises ends the run and is raised to its host.
+
+If it has methods ``begin(code)`` and ``end(result)``, it is told of these as well; see `LiveTrace`.
+"""
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,12 @@ class ExecutionResult:
     def __rich__(self) -> RenderableType:
         from toolchord.terminal import view
 
-        return view(self)
+        return view(self.trace())
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from toolchord.notebook import bundle
+
+        return bundle([self.trace()])
 
     def __str__(self) -> str:
         return self.for_model()

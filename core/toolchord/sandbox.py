@@ -7,6 +7,7 @@ import contextvars
 from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -17,12 +18,13 @@ from toolchord.catalogue import Catalogue
 from toolchord.channel import Channel
 from toolchord.errors import ConfigurationError, SandboxClosed
 from toolchord.gate import Gate
-from toolchord.journal import Journal, RunRecord
+from toolchord.journal import Journal
 from toolchord.limits import Limits
 from toolchord.observed import ShapeStore
 from toolchord.policy import Policy
 from toolchord.pool import GuestLimits, Isolation, IsolationReport, Pool
 from toolchord.preparation import MANY, Prepared, encoded, unreadable
+from toolchord.recording import RunRecord
 from toolchord.registry import ToolRegistry
 from toolchord.results import ExecutionResult, RunError, Watch
 from toolchord.tools import Tool
@@ -138,13 +140,9 @@ class CodeSandbox:
             if isinstance(prepared, RunError):
                 return ExecutionResult(error=prepared)
             prepared.gate = Gate(_policy(policy, self._policy), prepared.journal, caller=caller, dry_run=dry_run)
-            async with self._guest(chosen) as channel:
-                result = await prepared.run(channel, chosen, watch)
+            return await self._run(prepared, chosen, watch, variables)
         finally:
             await journal.end()
-        if result.variables is None:
-            result.variables = variables
-        return result
 
     def execute_sync(
         self,
@@ -261,6 +259,24 @@ class CodeSandbox:
         if variables is not None:
             record.variables, record.keep = variables.to_bytes(), limits.variables
         return Prepared(catalogue, journal, record, self.shapes)
+
+    async def _run(
+        self, prepared: Prepared, limits: Limits, watch: Watch | None, variables: Variables | None
+    ) -> ExecutionResult:
+        """Run a program in a guest; in another one if an earlier program's variables could not be restored."""
+        if variables is not None:
+            prepared.left = Variables(variables.data, variables.definitions)
+        spent = 0.0
+        while True:
+            rest = replace(limits, wall_time=max(0.1, limits.wall_time - spent)) if spent else limits
+            async with self._guest(rest) as channel:
+                result = await prepared.run(channel, rest, watch)
+            spent = result.duration = spent + result.duration
+            if not prepared.let_go(result):
+                break
+        if variables is not None:
+            prepared.told(result)
+        return result
 
     async def _open(self, limits: GuestLimits) -> Channel:
         pool = self._pool

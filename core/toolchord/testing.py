@@ -17,8 +17,8 @@ import msgspec
 from toolchord.catalogue import Catalogue, Source
 from toolchord.comparing import compare
 from toolchord.errors import ConfigurationError, InvalidArguments
-from toolchord.journal import RunRecord
 from toolchord.limits import Limits
+from toolchord.recording import RunRecord
 from toolchord.results import ExecutionResult
 from toolchord.sandbox import CodeSandbox, Language
 from toolchord.tools import waited

@@ -10,15 +10,18 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from toolchord.errors import ConfigurationError
-from toolchord.journal import Outcome, RunRecord, content_hash
 from toolchord.ledger import RunLedger, ledger_of
+from toolchord.recording import Outcome, RunRecord, content_hash
 from toolchord.redact import redact
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Status, Usage, render, shorten, shown
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 __all__ = ["LiveTrace", "Trace", "TracedCall"]
 
@@ -142,6 +145,22 @@ class Trace(msgspec.Struct, omit_defaults=True):
             raise ConfigurationError(f"a trace of format {trace.format}; this version reads format {FORMAT}")
         return trace
 
+    def to_html(self, *, title: str = "") -> str:
+        """As one HTML document that loads nothing; several runs go into one with `toolchord.timeline.page`."""
+        from toolchord.timeline import page
+
+        return page(self, title=title)
+
+    def __rich__(self) -> RenderableType:
+        from toolchord.terminal import view
+
+        return view(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from toolchord.notebook import bundle
+
+        return bundle([self])
+
     def save(self, path: str | os.PathLike[str], *, record: bool = True) -> None:
         """Write it to a file; see `to_json`."""
         Path(path).write_text(self.to_json(record=record), encoding="utf-8")
@@ -159,8 +178,11 @@ class Trace(msgspec.Struct, omit_defaults=True):
 class LiveTrace:
     """The trace of a run that goes on: give it to `execute` as ``watch=`` and look at `trace` whenever you like.
 
+    It is told when a program begins and ends; given to an orchestrator, it sees several programs, see `traces`.
+
     Args:
-        code: the program that runs.
+        code: the program that runs; "": it is told when the run begins.
+        count: gives the number of tokens of a text, for the ledger; None: an estimate, four characters each.
         clock: gives seconds; for tests.
 
     Example:
@@ -168,49 +190,82 @@ class LiveTrace:
         result = await sandbox.execute(program, watch=live)
     """
 
-    def __init__(self, code: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.code = code
+    def __init__(
+        self, code: str = "", *, count: Callable[[str], int] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._count = count
         self._clock = clock
-        self._began = clock()
+        self._ended: list[Trace] = []
+        self._start(code)
+
+    def _start(self, code: str) -> None:
+        self.code = code
+        self._began = self._clock()
         self._epoch = time.time()
         self._calls: dict[int, CallRecord] = {}
+        self._seen: dict[int, TracedCall] = {}
         self._output: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._done: Trace | None = None
 
     def __call__(self, news: Output | CallRecord) -> None:
         """Take note of what happened."""
         if isinstance(news, CallRecord):
+            if not self._calls:
+                self._began = self._clock() - news.started  # the guest was waited for until here
             self._calls[news.id] = news
+            self._seen.pop(news.id, None)
         else:
             self._output[news.stream].append(news.text)
 
+    def begin(self, code: str) -> None:
+        """A program begins; what an earlier one left stays in `traces`."""
+        if self._done is not None:
+            self._ended.append(self._done)
+        self._start(code)
+
     def end(self, result: ExecutionResult, *, count: Callable[[str], int] | None = None) -> Trace:
         """The run has ended: its whole trace."""
-        self._done = Trace.of(result, count=count)
+        self._done = Trace.of(result, count=count or self._count)
+        if not self._done.code:
+            self._done.code = self.code
         return self._done
+
+    @property
+    def done(self) -> bool:
+        """Whether the last program has ended."""
+        return self._done is not None
+
+    @property
+    def traces(self) -> list[Trace]:
+        """Of every program so far, the last one as far as it is."""
+        return [*self._ended, self.trace]
 
     @property
     def trace(self) -> Trace:
         """How far it is."""
-        if self._done is not None:
-            return self._done
-        now = self._clock() - self._began
-        calls = []
-        for call in list(self._calls.values())[:_CALLS]:
-            traced = _traced(call, None, _Budget(0))
-            if traced.status == "running":
-                traced = msgspec.structs.replace(traced, duration=max(0.0, now - traced.started))
-            calls.append(traced)
+        if (done := self._done) is not None:
+            return done
+        now = max(0.0, self._clock() - self._began)
+        records = list(self._calls.values())
         return Trace(
             code=self.code,
             status="running",
             epoch=self._epoch,
             duration=now,
-            calls=calls,
-            more_calls=max(0, len(self._calls) - _CALLS),
+            calls=[self._sight(call, now) for call in records[:_CALLS]],
+            more_calls=max(0, len(records) - _CALLS),
             stdout=_masked("".join(self._output["stdout"]), _TEXT),
             stderr=_masked("".join(self._output["stderr"]), _TEXT),
         )
+
+    def _sight(self, call: CallRecord, now: float) -> TracedCall:
+        """One call now; what has been looked at once is not masked again."""
+        seen = self._seen.get(call.id)
+        if seen is None or seen.status != call.status:
+            seen = self._seen[call.id] = _traced(call, None, _Budget(0))
+        if seen.status == "running":
+            return msgspec.structs.replace(seen, duration=max(0.0, now - seen.started))
+        return seen
 
 
 class _Budget:

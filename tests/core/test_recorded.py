@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -206,7 +207,8 @@ async def test_the_regression_test_passes_and_fails_when_the_run_would_differ(
 
 def pytest_on(test: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", str(test)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=test.parent)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=test.parent, env=env)
 
 
 async def test_the_text_of_a_regression_test(sandbox: CodeSandbox) -> None:

@@ -27,6 +27,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -84,6 +85,7 @@ def blocks(name: str) -> list[Block]:
 
 
 def _block(language: str, text: str, line: int, why: str) -> Block:
+    text = textwrap.dedent(text)
     if language != "python":
         return Block(language, text, line, why)
     tree = ast.parse(text)

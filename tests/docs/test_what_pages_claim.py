@@ -71,7 +71,11 @@ def test_every_public_name_stands_once_in_the_reference(module: str) -> None:
     [members] = re.findall(r"^ +members: \[(.*)\]$", text, re.MULTILINE)
     named = re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
     assert len(named) == len(set(named))
-    documented = {name.rpartition(".")[2] for name in named if name.rpartition(".")[0] == module} - {"errors", "native", "testing"}
+    documented = {name.rpartition(".")[2] for name in named if name.rpartition(".")[0] == module} - {
+        "errors",
+        "native",
+        "testing",
+    }
     if module in SHARED:
         documented |= set(members.split(", "))
     assert documented == set(importlib.import_module(module).__all__)

@@ -164,7 +164,11 @@ async def test_options_are_the_same_words(adapter: Adapter) -> None:
         home = create_registry()
         home.add(add, name="own")
         registry = await register(
-            namespace="theirs", registry=home, capabilities=["read_only"], allowed_callers=["sandbox"], concurrency_limit=3
+            namespace="theirs",
+            registry=home,
+            capabilities=["read_only"],
+            allowed_callers=["sandbox"],
+            concurrency_limit=3,
         )
         assert registry is home
         tool = await registry.get_tool_strict("orders", "theirs")

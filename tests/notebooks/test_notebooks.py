@@ -127,6 +127,19 @@ SAYS = {
         '"ADBE": "sold 40 at 26.64"}\n\norders: 4\n',  # sold once
         "text/html",
     ],
+    "savings": [
+        "336,776 flights",
+        "one call a turn        63 turns   62 calls",
+        "one program             2 turns   62 calls",
+        "first program fails     3 turns   62 calls",
+        "answers that SQL does not give: []",
+        "the program is dearer by",
+        "calls, results and states that are not the ground truth's: []",
+        "32 conversations, the same as kept: True",
+        "flights: dearer than one call a turn in 1 of 7, than calls together in 1",
+        "image/png",
+        "re-sent tokens at 1, written ones at 1: from",
+    ],
     "together": [
         "async def readability(text: str)",
         "async def find(input: str)",

@@ -13,7 +13,7 @@ from toolchord.cli.running import summary
 from toolchord.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from toolchord.journal import RunRecord
+    from toolchord.recording import RunRecord
     from toolchord.trace import Trace
 
 Run = Annotated[Path, typer.Argument(help="A run that was kept, by `toolchord run --record` or Trace.save.")]
