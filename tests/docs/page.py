@@ -7,6 +7,7 @@ The blocks of a page share one namespace, one event loop and one folder:
   where the page has none yet, a model of the page writes it.
 - ``output`` is what the block before it printed, or what a model is told of the program.
 - ``console`` has commands after ``$``, and what they print. Installing is not done, but what is installed must exist.
+  A command fails only where ``|| true`` stands behind it.
 - ``json`` is read, ``text`` is a picture.
 
 ``...`` and ``…`` stand for any text. A block below ``<!-- not run: why -->`` is left out.
@@ -26,6 +27,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -83,6 +85,7 @@ def blocks(name: str) -> list[Block]:
 
 
 def _block(language: str, text: str, line: int, why: str) -> Block:
+    text = textwrap.dedent(text)
     if language != "python":
         return Block(language, text, line, why)
     tree = ast.parse(text)
@@ -204,7 +207,9 @@ class Reader:
 
     def _console(self, block: Block) -> None:
         for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.MULTILINE):
-            self.printed = _carried_out(shlex.split(command, comments=True)).splitlines()
+            may_fail = command.endswith(" || true")
+            words = shlex.split(command.removesuffix(" || true"), comments=True)
+            self.printed = _carried_out(words, may_fail).splitlines()
             assert not expected.strip() or agrees(expected, "\n".join(self.printed)), f"printed {self.printed}"
 
     def _json(self, block: Block) -> None:
@@ -242,7 +247,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([*PATHS, *sys.path])}
 
 
-def _carried_out(command: list[str]) -> str:
+def _carried_out(command: list[str], may_fail: bool) -> str:
     match command:
         case ["pip", "install", *what]:
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -251,17 +256,17 @@ def _carried_out(command: list[str]) -> str:
         case ["make", target, *_]:
             assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE), target
         case ["toolchord", *arguments]:
-            return _printed([sys.executable, "-m", "toolchord", *arguments])
+            return _printed([sys.executable, "-m", "toolchord", *arguments], may_fail)
         case ["python", *arguments]:
-            return _printed([sys.executable, *arguments])
+            return _printed([sys.executable, *arguments], may_fail)
         case _:
             raise AssertionError(f"what is {command}?")
     return ""
 
 
-def _printed(command: list[str]) -> str:
+def _printed(command: list[str], may_fail: bool) -> str:
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 0, ended.stderr
+    assert may_fail or ended.returncode == 0, ended.stderr
     return ended.stdout
 
 

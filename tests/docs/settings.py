@@ -85,7 +85,7 @@ def with_openai(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 @setting("orchestrator.md")
 def with_clients(reader: Reader, _monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Clients are made and never asked."""
-    reader.before["attempts = Resubmission()"] = _sandboxed
+    reader.before["Journal.repairing(first.record)"] = _sandboxed
     yield
     for name in ("client", "claude"):
         reader.wait(reader.names[name].close())
@@ -155,6 +155,25 @@ def with_a_store(reader: Reader, _monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     reader.before["Bounds(count=100"] = answered
     yield
     reader.names["sandbox"].close()
+
+
+@setting("sessions.md")
+def with_a_secret(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The reader keeps a secret; the second block goes on with what the first one closed."""
+    from toolchord import CodeSandbox, SQLiteStore
+
+    async def opened(reader: Reader) -> None:
+        reader.names["store"] = SQLiteStore("sessions.db")
+        await reader.names["store"].__aenter__()
+        reader.names["sandbox"] = CodeSandbox(tools=[reader.names["fetch_orders"]])
+
+    reader.names["secret"] = "00" * 32
+    monkeypatch.setenv("SESSION_SECRET", reader.names["secret"])
+    reader.before["expires=7"] = opened
+    yield
+    assert reader.names["result"].value == 55.5
+    reader.names["sandbox"].close()
+    reader.wait(reader.names["store"].__aexit__(None, None, None))
 
 
 @setting("replay.md")

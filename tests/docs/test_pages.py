@@ -14,7 +14,11 @@ from tests.docs.settings import SETTINGS
 # docs/langgraph.md asks a person and loses a process half-way: test_langgraph_page.py reads it.
 PAGES = [page for page in pages() if page != "langgraph.md"]
 
-NOT_RUN: dict[tuple[str, str], int] = {}
+NOT_RUN = {
+    ("migrate/chuk.md", "it needs chuk-tool-processor 0.26.1"): 1,
+    ("migrate/langgraph-codeact.md", "it needs langgraph-codeact 0.1.3, which needs LangGraph before 0.4"): 1,
+    ("migrate/smolagents.md", "it needs smolagents 1.26.0"): 1,
+}
 """Page and reason of the blocks that are left out, and how many there are."""
 
 
