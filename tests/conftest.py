@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.browser import browser as browser
+from tests.browser import page as page
+
 # A busy machine is no defect: no example is judged by its time.
 settings.register_profile("toolchord", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("toolchord")

@@ -9,14 +9,17 @@ from toolchord.choice import Choice, choose
 from toolchord.compensation import compensate
 from toolchord.durable import DurableJournal
 from toolchord.extraction import extract_program
-from toolchord.identity import CallIdentity, call_cancelled, current_call
-from toolchord.journal import Journal, RunRecord
+from toolchord.identity import CallIdentity, call_cancelled, charge, current_call
+from toolchord.journal import Journal
+from toolchord.lasting import LastingSessions
+from toolchord.ledger import RunLedger, ToolTotals
 from toolchord.limits import Limits
 from toolchord.observed import ShapeStore
 from toolchord.orchestrator import Attempt, OrchestratedRun, Orchestrator
 from toolchord.policy import Bounds, Policy, allow, ask, deny
 from toolchord.pool import IsolationReport
 from toolchord.prompt import format_tools_for_llm
+from toolchord.recording import RunRecord
 from toolchord.registry import (
     ToolInfo,
     ToolRegistry,
@@ -25,12 +28,12 @@ from toolchord.registry import (
     register_tool,
     reset_registry,
 )
-from toolchord.resubmission import Resubmission
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
 from toolchord.rows import Codec, JournalStore, MemoryStore, SealedStore
 from toolchord.sandbox import CodeSandbox, Session
 from toolchord.sqlite import SQLiteStore
 from toolchord.tools import Tool, ToolCapability, ToolMetadata, ToolSpec, ValidatedTool, open_to, tool_from
+from toolchord.trace import LiveTrace, Trace, TracedCall
 from toolchord.variables import Variables
 
 __all__ = [
@@ -51,15 +54,17 @@ __all__ = [
     "IsolationReport",
     "Journal",
     "JournalStore",
+    "LastingSessions",
     "Limits",
+    "LiveTrace",
     "MemoryStore",
     "OrchestratedRun",
     "Orchestrator",
     "Output",
     "Policy",
     "Reply",
-    "Resubmission",
     "RunError",
+    "RunLedger",
     "RunRecord",
     "SQLiteStore",
     "SealedStore",
@@ -73,6 +78,9 @@ __all__ = [
     "ToolRegistry",
     "ToolRequest",
     "ToolSpec",
+    "ToolTotals",
+    "Trace",
+    "TracedCall",
     "Unclear",
     "Usage",
     "ValidatedTool",
@@ -80,6 +88,7 @@ __all__ = [
     "allow",
     "ask",
     "call_cancelled",
+    "charge",
     "choose",
     "compensate",
     "create_registry",

@@ -10,7 +10,8 @@ from collections import Counter, deque
 from dataclasses import replace
 
 from toolchord.dispatch import Prepared
-from toolchord.journal import Outcome
+from toolchord.identity import CallIdentity
+from toolchord.recording import Outcome
 from toolchord.results import CallRecord
 
 _BATCH = 512 << 10
@@ -28,7 +29,7 @@ _KEPT_ARGUMENTS = 64 << 10
 class Call:
     """A call of the program: where it came from and how far it is."""
 
-    __slots__ = ("delivered", "line", "occurrence", "prepared", "record", "size", "task")
+    __slots__ = ("delivered", "identity", "line", "occurrence", "prepared", "record", "size", "task")
 
     def __init__(self, prepared: Prepared, record: CallRecord, size: int, occurrence: int, line: Line | None) -> None:
         self.prepared = prepared
@@ -38,12 +39,19 @@ class Call:
         self.line = line
         self.task: asyncio.Task[None] | None = None
         self.delivered = False
+        self.identity: CallIdentity | None = None
+
+    def charge(self) -> None:
+        """Note what it has cost so far, even if nobody waits for its end."""
+        if self.identity is not None:
+            self.record.cost = self.record.cost or self.identity.cost
 
     def settle(self, outcome: Outcome, *, replayed: bool) -> bool:
         """Note how it ended; whether that is news."""
         record = self.record
         record.replayed = replayed
         record.held = outcome.held
+        record.cost = outcome.cost
         record.result_bytes = outcome.size if outcome.ok else 0
         record.error = outcome.error
         if record.status != "running":
@@ -100,13 +108,17 @@ class CallBook:
         """Whether no call runs or could start."""
         return not self.running and not self._queue
 
-    def add(self, prepared: Prepared, line: int, size: int, now: float) -> Call:
-        """A call was made; `size` is that of its encoded arguments in bytes."""
+    def add(self, prepared: Prepared, line: int, size: int, now: float, heard: int) -> Call:
+        """A call was made, after so many events; `size` is that of its encoded arguments in bytes."""
         number = len(self.calls) + 1
         kept = prepared.arguments if size <= _KEPT_ARGUMENTS else {"...": f"{size:,} bytes of arguments"}
-        record = CallRecord(number, prepared.name, kept, line, now, digest=prepared.digest)
-        self._occurrences[prepared.digest] += 1
-        call = Call(prepared, record, size, self._occurrences[prepared.digest], self._line(prepared))
+        private = prepared.tool is not None and prepared.tool.metadata.replay == "never"
+        record = CallRecord(
+            number, prepared.name, kept, line, now, digest=prepared.digest, private=private, heard=heard
+        )
+        same = prepared.same or prepared.digest
+        self._occurrences[same] += 1
+        call = Call(prepared, record, size, self._occurrences[same], self._line(prepared))
         self.calls[number] = call
         self._unserved += size
         self._step_up(number)
@@ -162,6 +174,7 @@ class CallBook:
     def stopped(self, number: int) -> None:
         """A call runs no more."""
         call = self.calls[number]
+        call.charge()
         self.running -= 1
         if not (number in self.paused and call.line is not None and call.line.keeps):
             self._step_out(number)
@@ -219,6 +232,7 @@ class CallBook:
         for line in self._lines.values():
             line.behind.clear()
         for call in self.calls.values():
+            call.charge()
             if call.record.status == "running":
                 call.record.status = "unfinished"
                 if call.task is not None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from toolchord.catalogue import Catalogue
 from toolchord.errors import ConfigurationError
 from toolchord.identity import CallIdentity, current
-from toolchord.journal import Journal, Outcome, RunRecord
+from toolchord.journal import Journal
+from toolchord.recording import Outcome, RunRecord
 from toolchord.results import CallRecord, ExecutionResult
 from toolchord.tools import Tool
-from toolchord_guest import wire
-from toolchord_guest.values import Decoder
 
 __all__ = ["Compensation", "compensate"]
 
@@ -95,10 +94,8 @@ def _ended(record: RunRecord) -> dict[int, Outcome]:
 
 
 async def _undone(call: CallRecord, tool: Tool, outcome: Outcome, record: RunRecord, journal: Journal) -> Compensation:
-    identity = CallIdentity(call.id, call.tool, call.digest, call.line, outcome.occurrence)
-    identity = CallIdentity(
-        call.id, call.tool, call.digest, call.line, outcome.occurrence, key=f"{journal.key(identity)}-undo"
-    )
+    identity = CallIdentity(call.id, call.tool, call.digest, call.line, outcome.occurrence, same=outcome.same)
+    identity = replace(identity, key=f"{journal.key(identity)}-undo")
     if not await journal.undoing(call.id):
         return Compensation(call, "unclear")
     decision = record.decisions.get(f"{call.id}:{call.digest}")
@@ -107,7 +104,7 @@ async def _undone(call: CallRecord, tool: Tool, outcome: Outcome, record: RunRec
         arguments = tool.validate(tool.bind((), sent))
         context = contextvars.copy_context()
         context.run(current.set, identity)
-        await asyncio.create_task(_called(tool, arguments, _value(outcome)), context=context)
+        await asyncio.create_task(_called(tool, arguments, outcome.value()), context=context)
     except Exception as error:
         return Compensation(call, "failed", error)
     return Compensation(call, "undone")
@@ -121,10 +118,3 @@ async def _called(tool: Tool, arguments: dict[str, Any], value: Any) -> None:
     given = await asyncio.to_thread(tool.compensate, arguments, value)
     if inspect.isawaitable(given):
         await given
-
-
-def _value(outcome: Outcome) -> Any:
-    decoder = Decoder()
-    for part in outcome.parts:
-        decoder.add(wire.Part(part.ref, part.kind, part.data))
-    return decoder.decode(outcome.body)

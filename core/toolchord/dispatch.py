@@ -10,6 +10,7 @@ import asyncio
 import builtins
 import contextvars
 import functools
+import hashlib
 import inspect
 import itertools
 import threading
@@ -29,9 +30,11 @@ from toolchord.errors import (
 )
 from toolchord.gate import Gate
 from toolchord.identity import CallIdentity, current
-from toolchord.journal import Journal, Outcome, RecordedPart, check_same
+from toolchord.journal import Journal, check_same
 from toolchord.lanes import is_passing, lane_of, retried
 from toolchord.observed import ShapeStore
+from toolchord.observing import CallNote, on, seen
+from toolchord.recording import Outcome, RecordedPart
 from toolchord.redact import redact
 from toolchord.tools import Tool
 from toolchord_guest.values import Encoder, Unsupported
@@ -63,6 +66,7 @@ class Prepared:
         digest: of name and arguments as the program sent them, so that a record can be checked without the tools.
         large: nobody but the tool keeps the arguments.
         own: it is a helper of the sandbox's own, such as search_tools, which no policy is about.
+        same: of name and arguments, however the program wrote them; empty where they are large, or fit no tool.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Prepared:
     problem: ToolCallError | None = None
     large: bool = False
     own: bool = False
+    same: str = ""
 
     @property
     def repeatable(self) -> bool:
@@ -119,7 +124,8 @@ class Dispatcher:
             arguments = tool.bind(args, kwargs)
         except InvalidArguments as error:
             return Prepared(tool.full_name, tool, _named(args, kwargs), made, error)
-        return Prepared(tool.full_name, tool, arguments, made, large=large, own=exposed is None)
+        same = "" if large else _same(tool.full_name, arguments)
+        return Prepared(tool.full_name, tool, arguments, made, large=large, own=exposed is None, same=same)
 
     async def serve(self, call: Prepared, identity: CallIdentity, gate: Gate, starting: Starting) -> Outcome:
         """Run a prepared call to its end; only a cancellation, a pause and a journal's trouble get out.
@@ -131,6 +137,17 @@ class Dispatcher:
             starting: called before the tool runs for the first time.
         """
         begun = _Begun(starting)
+        if not on():
+            return await self._serve(call, identity, gate, begun)
+        note = CallNote(call, identity)
+        with seen(note):
+            try:
+                note.outcome = await self._serve(call, identity, gate, begun)
+            finally:
+                note.cause = begun.error
+        return note.outcome
+
+    async def _serve(self, call: Prepared, identity: CallIdentity, gate: Gate, begun: _Begun) -> Outcome:
         try:
             if call.problem is not None:
                 raise call.problem
@@ -150,16 +167,18 @@ class Dispatcher:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            failed = self._failed(call.name, error)
+            failed, begun.error = self._failed(call.name, error), error
         except JournalTrouble as trouble:
             raise trouble.error from None
         except (KeyboardInterrupt, GeneratorExit, CallPaused):
             raise
         except BaseException as error:
-            failed = self._failed(call.name, error)
+            failed, begun.error = self._failed(call.name, error), error
         replay = "record" if call.tool is None else call.tool.metadata.replay
         number, digest, occurrence = identity.number, identity.digest, identity.occurrence
-        return Outcome(number, digest, False, failed, occurrence=occurrence, ran=begun.yes, replay=replay)
+        return Outcome(
+            number, digest, False, failed, occurrence=occurrence, ran=begun.yes, replay=replay, cost=identity.cost
+        )
 
     async def direct(self, call: Prepared, identity: CallIdentity) -> Outcome:
         """Run a call that no policy is about, and that is written down elsewhere or not at all; see `serve`."""
@@ -212,6 +231,8 @@ class Dispatcher:
         """One attempt at a call; its tool learns from `call_cancelled` when nobody waits any more."""
         mine = replace(identity, ended=threading.Event())
         current.set(mine)
+        if tool.metadata.price:
+            identity.charges.append(tool.metadata.price)
         try:
             if tool.is_async and tool.metadata.timeout is None:
                 return await tool.call(arguments)
@@ -241,7 +262,9 @@ class Dispatcher:
         if self._shapes is not None and tool.name not in self._helpers:
             self._shapes.observe(tool, value)
         number, digest, occurrence = identity.number, identity.digest, identity.occurrence
-        return Outcome(number, digest, True, body, parts, occurrence=occurrence, replay=tool.metadata.replay)
+        return Outcome(
+            number, digest, True, body, parts, occurrence=occurrence, replay=tool.metadata.replay, cost=identity.cost
+        )
 
     def _failed(self, name: str, error: BaseException) -> bytes:
         message = redact(_text(error))
@@ -270,6 +293,16 @@ class Dispatcher:
         return Encoder().encode(details)
 
 
+def _same(tool: str, arguments: Mapping[str, Any]) -> str:
+    """A digest of tool and arguments, the same for ``f(1)`` and ``f(x=1)``."""
+    digest = hashlib.sha256(tool.encode())
+    encoder = Encoder()
+    for name in sorted(arguments):
+        key, body = name.encode("utf-8", "surrogatepass"), encoder.encode(arguments[name])
+        digest.update(b" %d %s %d %s" % (len(key), key, len(body), body))
+    return digest.hexdigest()
+
+
 class JournalTrouble(BaseException):
     """What a journal raised while a call was served: no tool's error, and no program's business."""
 
@@ -288,10 +321,11 @@ async def guarded(work: Awaitable[T]) -> T:
 
 
 class _Begun:
-    """Says once that a tool is about to run."""
+    """Says once that a tool is about to run; keeps why its call failed, for those who look on."""
 
     def __init__(self, starting: Starting) -> None:
         self.yes = False
+        self.error: BaseException | None = None
         self._starting = starting
 
     async def __call__(self) -> None:

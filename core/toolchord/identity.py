@@ -1,12 +1,15 @@
-"""Who a tool call is: its number, digest and key, the same on every replay; and whether somebody still waits for it."""
+"""Who a tool call is: its number, digest and key, the same on every replay; who waits for it, and what it costs."""
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
+
+from toolchord.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +21,14 @@ class CallIdentity:
         tool: the tool's full name.
         digest: SHA-256 of tool and arguments as the program sent them, in hexadecimal.
         line: the program's line that made it, 0 if unknown.
-        occurrence: which one of the run's calls with this digest it is, from 1.
+        same: SHA-256 of tool and arguments by parameter name, the same however the call is written: ``f(1)`` or
+            ``f(x=1)``; empty where that is not known.
+        occurrence: which one of the run's calls that are the same it is, from 1.
         key: an idempotency key: the same whenever this call of this run is made, another one for every other call.
             It is left out when identities are compared.
         ended: set when nobody waits for the call any more; see `call_cancelled`.
         arguments: by parameter name, before they are checked; not to be changed.
+        charges: what it has cost so far; see `charge`.
     """
 
     number: int
@@ -33,6 +39,18 @@ class CallIdentity:
     key: str = field(default="", compare=False)
     ended: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
     arguments: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    charges: list[float] = field(default_factory=list, compare=False, repr=False)
+    same: str = field(default="", compare=False, repr=False)
+
+    @property
+    def cost(self) -> float:
+        """What the call has cost so far, in the money of whoever charged it."""
+        return math.fsum(self.charges)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Which call it is, in this program and in a repaired one."""
+        return self.same or self.digest, self.occurrence
 
 
 current: ContextVar[CallIdentity | None] = ContextVar("toolchord_call", default=None)
@@ -50,3 +68,18 @@ def call_cancelled() -> bool:
     """
     call = current.get()
     return call is not None and call.ended.is_set()
+
+
+def charge(amount: float) -> None:
+    """Note, inside of a tool, what the call that it serves costs, beside the tool's `price`. It adds up.
+
+    Args:
+        amount: in your own money, the same for all tools; it is told by `CallRecord.cost` and `RunLedger.money`.
+
+    Raises:
+        ConfigurationError: no amount.
+    """
+    if isinstance(amount, bool) or not isinstance(amount, int | float) or not math.isfinite(amount) or amount < 0:
+        raise ConfigurationError(f"a charge is a number that is not negative, not {amount!r}")
+    if (call := current.get()) is not None:
+        call.charges.append(float(amount))

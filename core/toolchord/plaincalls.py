@@ -17,8 +17,6 @@ from toolchord.results import CallRecord, render, shorten
 from toolchord.schema import shape
 from toolchord.search import near
 from toolchord.tools import Tool
-from toolchord_guest import wire
-from toolchord_guest.values import Decoder
 
 __all__ = ["PlainCalls"]
 
@@ -95,10 +93,8 @@ class PlainCalls:
         finally:
             record.duration = time.monotonic() - record.started
             current.reset(token)
-        decoder = Decoder()
-        for part in served.parts:
-            decoder.add(wire.Part(part.ref, part.kind, part.data))
-        value = decoder.decode(served.body)
+        value = served.value()
+        record.cost = served.cost
         if served.ok:
             record.status, record.result_bytes = "ok", served.size
             return render(value)

@@ -170,12 +170,33 @@ def allow(tool: str | None = None, **given: Any) -> Rule:
 
     Raises:
         ConfigurationError: arguments that make no sense.
+
+    Examples:
+        >>> from toolchord import CodeSandbox
+        >>> def pay(amount: int) -> str:
+        ...     return f"paid {amount}"
+        >>> policy = Policy(allow("pay", when=lambda a: a["amount"] < 100), deny(why="ask Ann first"))
+        >>> with CodeSandbox(tools=[pay], policy=policy) as sandbox:
+        ...     sandbox.execute_sync("return pay(amount=5)").value
+        ...     sandbox.execute_sync("return pay(amount=500)").error.message
+        'paid 5'
+        'default.pay was refused: ask Ann first'
     """
     return _rule("allow", tool, given)
 
 
 def ask(tool: str | None = None, **given: Any) -> Rule:
-    """A rule that pauses the run until somebody has answered; arguments as for `allow`."""
+    """A rule that pauses the run until somebody has answered; arguments as for `allow`.
+
+    Examples:
+        >>> from toolchord import CodeSandbox
+        >>> def pay(amount: int) -> str:
+        ...     return f"paid {amount}"
+        >>> with CodeSandbox(tools=[pay], policy=Policy(ask("pay"))) as sandbox:
+        ...     result = sandbox.execute_sync("return pay(amount=5)")
+        >>> result.error.kind, [(request.tool, request.arguments) for request in result.pending]
+        ('paused', [('default.pay', {'amount': 5})])
+    """
     return _rule("ask", tool, given)
 
 
@@ -192,6 +213,17 @@ class Policy:
         otherwise: what a call gets that no rule is about. ``"ask"`` by default: what nobody thought of is no surprise.
 
     A policy holds no state: what was counted belongs to a run.
+
+    Examples:
+        >>> from toolchord import CodeSandbox
+        >>> def pay(amount: int) -> str:
+        ...     return f"paid {amount}"
+        >>> policy = Policy(deny("pay", when=lambda a: a["amount"] > 100, why="too much"), otherwise="allow")
+        >>> with CodeSandbox(tools=[pay], policy=policy) as sandbox:
+        ...     sandbox.execute_sync("return pay(amount=5)").value
+        ...     sandbox.execute_sync("return pay(amount=500)").error.message
+        'paid 5'
+        'default.pay was refused: too much'
     """
 
     def __init__(self, *rules: Rule, otherwise: Verdict = "ask") -> None:

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolchord import errors
-from toolchord.journal import RunRecord
+from toolchord.recording import RunRecord
 from toolchord.variables import Variables
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from toolchord.ledger import RunLedger
+    from toolchord.trace import Trace
 
 Status = Literal["running", "ok", "error", "cancelled", "unfinished", "paused"]
 
@@ -48,6 +51,9 @@ class CallRecord:
         pause: what a paused call waits for.
         digest: SHA-256 of tool and arguments as the program sent them.
         held: a dry run held it back; the tool did not run.
+        cost: what it cost in your own money, as its tool's `price` and `charge` tell.
+        private: its tool's replay policy is "never", so nothing that is kept tells arguments or result.
+        heard: how many of the run's events the program had been told of when it made the call.
     """
 
     id: int
@@ -63,10 +69,16 @@ class CallRecord:
     pause: errors.CallPaused | None = None
     digest: str = ""
     held: bool = False
+    cost: float = 0.0
+    private: bool = False
+    heard: int = 0
 
 
 Watch = Callable[[Output | CallRecord], None]
-"""Told of a run while it goes on. What it raises ends the run and is raised to its host."""
+"""Told of a run while it goes on. What it raises ends the run and is raised to its host.
+
+If it has methods ``begin(code)`` and ``end(result)``, it is told of these as well; see `LiveTrace`.
+"""
 
 
 @dataclass(frozen=True)
@@ -176,6 +188,22 @@ class ExecutionResult:
         """The calls that a dry run held back, in the program's order; see `Policy.granting`."""
         return [call for call in self.calls if call.held]
 
+    def trace(self, *, count: Callable[[str], int] | None = None) -> Trace:
+        """The run as a person sees it, as plain data that can be kept and viewed; see `toolchord.Trace`."""
+        from toolchord.trace import Trace
+
+        return Trace.of(self, count=count)
+
+    def ledger(self, *, count: Callable[[str], int] | None = None) -> RunLedger:
+        """Tokens, turns, time and money, beside what plain calls would have cost; see `toolchord.RunLedger`.
+
+        Args:
+            count: gives the number of tokens of a text; None: an estimate, four characters each.
+        """
+        from toolchord.ledger import ledger_of
+
+        return ledger_of(self, count=count)
+
     def raise_for_error(self) -> None:
         """Raise the ProgramError of a failed run; nothing if it is ok."""
         if self.error is not None:
@@ -231,7 +259,12 @@ class ExecutionResult:
     def __rich__(self) -> RenderableType:
         from toolchord.terminal import view
 
-        return view(self)
+        return view(self.trace())
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        from toolchord.notebook import bundle
+
+        return bundle([self.trace()])
 
     def __str__(self) -> str:
         return self.for_model()

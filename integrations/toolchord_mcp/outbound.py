@@ -25,6 +25,7 @@ from toolchord import (
 )
 from toolchord.catalogue import Source
 from toolchord.errors import ConfigurationError
+from toolchord.observing import within
 from toolchord.prompt import describe
 from toolchord_mcp import approvals
 from toolchord_mcp.approvals import Approval, Approvals, Rules
@@ -216,8 +217,10 @@ class _CodeServer:
         context: RequestContext[Any, Any, Any] = self.server.request_context
         token = context.meta.progressToken if context.meta is not None else None
         answers = Approvals(context.session, context.request_id)
+        carried = context.meta.model_extra if context.meta is not None else None
         async with ProgressReport(context.session, context.request_id, token) as report:
-            result = await self._run(arguments.code, answers, report)
+            with within(carried):
+                result = await self._run(arguments.code, answers, report)
         return types.CallToolResult(
             content=[types.TextContent(type="text", text=result.for_model(self._max_chars))],
             isError=not result.ok,

@@ -176,7 +176,7 @@ def test_a_good_run_raises_nothing() -> None:
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_terminal_shows_the_state_the_value_the_calls_and_the_output(sandbox: CodeSandbox) -> None:
     text = seen(await sandbox.execute("print('[bold]not markup[/bold]')\nreturn {'answer': fetch(2)}"))
-    for part in ("ok in", "1 calls", '{"answer": 20}', "default.fetch", "n=2", "[bold]not markup[/bold]"):
+    for part in ("ok in", "1 tool call", '{"answer": 20}', "fetch(n=2)", "[bold]not markup[/bold]"):
         assert part in text
 
 

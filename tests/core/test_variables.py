@@ -151,16 +151,25 @@ async def test_definitions_are_restored_behind_the_language_policy(sandbox: Code
     assert "could not be restored" in result.stderr
     assert (await sandbox.execute("return f()", variables=forged)).error is not None
     endless = Variables(definitions={"f": "def f(x=[i for i in iter(int, 1)]): pass"})
-    cut = await sandbox.execute("return 1", variables=endless, limits=Limits(wall_time=20, cpu_time=0.3))
+    limits = Limits(wall_time=20, cpu_time=0.3)
+    result = await sandbox.execute("return 1", variables=endless, limits=limits)
+    assert result.value == 1
+    assert "The variable f of an earlier program could not be restored: LimitExceeded: " in result.for_model()
+    assert result.variables == Variables()
+    cut = await sandbox.execute("while True: pass", variables=endless, limits=limits)
     assert cut.error is not None
-    assert cut.error.limit in ("cpu_time", "memory")
+    assert cut.error.limit == "cpu_time"
+    assert cut.variables == Variables()
+    assert "could not be restored" in cut.for_model()
 
 
 async def test_bytes_that_are_no_variables_are_refused(sandbox: CodeSandbox) -> None:
     with pytest.raises(ConfigurationError, match="hold no variables"):
         Variables.from_bytes(b"nonsense")
     broken = await sandbox.execute("return 1", variables=Variables(data={"x": b"\xc1"}))
-    assert broken.error is not None
+    assert broken.value == 1
+    assert "The variable x of an earlier program could not be restored" in broken.stderr
+    assert broken.variables == Variables()
 
 
 async def test_nothing_is_kept_unless_it_is_asked_for(sandbox: CodeSandbox) -> None:

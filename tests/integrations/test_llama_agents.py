@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -700,13 +699,3 @@ async def test_what_a_context_keeps_of_ended_programs_stays_small(house: House) 
     kept = await handler.ctx.store.get("toolchord")
     assert len(kept) == 16
     assert all(set(entry) == {"ended", "paused"} for entry in kept.values())
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_five_minute_start_of_the_docs_does_what_it_says(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "docs" / "llama-index.md").read_text().partition("## What a program gets")[0]
-    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(snippets) == 2
-    exec(compile(snippets[number], "llama-index.md", "exec"), {"__name__": "docs"})
-    wanted = re.findall(r"print\(.*\)  # (.+)", snippets[number])
-    assert capsys.readouterr().out.splitlines() == wanted != []

@@ -144,6 +144,7 @@ class ToolMetadata(_Described):
             ``"rerun"``: its hash; the tool runs again and must give the same. ``"never"``: neither result nor
             arguments; the tool runs again. The last two are for READ_ONLY and IDEMPOTENT tools only.
         idempotency_key: the name of a parameter that the host fills with the call's key; programs don't see it.
+        price: what each attempt at a call costs, in your own money; a tool that knows better calls `charge`.
         defer_loading: found by search only, not listed to the model.
         import_path: ``"package.module:attribute"`` of a deferred tool that is imported when it is first used.
         source, source_name: where an adapter took it from, such as ``"mcp"`` and the server's name.
@@ -160,6 +161,7 @@ class ToolMetadata(_Described):
     breaker: Breaker | None = None
     replay: Literal["record", "rerun", "never"] = "record"
     idempotency_key: str | None = None
+    price: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     import_path: str | None = None
     source: str | None = None
     source_name: str | None = None

@@ -20,14 +20,12 @@ from toolchord.catalogue import Catalogue
 from toolchord.dispatch import Dispatcher, Prepared, is_small
 from toolchord.errors import CallPaused, InvalidArguments, ToolCallError, ToolNotAvailable
 from toolchord.identity import CallIdentity, current
-from toolchord.journal import Outcome
 from toolchord.models.tool_spec import ToolCapability, ToolMetadata
 from toolchord.native.ledger import Ledger, NativeCall, digest_of
+from toolchord.recording import Outcome
 from toolchord.results import shorten
 from toolchord.search import near
 from toolchord.tools import Tool
-from toolchord_guest import wire
-from toolchord_guest.values import Decoder
 
 _REPEATABLE = {ToolCapability.IDEMPOTENT, ToolCapability.READ_ONLY}
 
@@ -259,10 +257,7 @@ class CallDesk:
         self.ledger.write(call)
 
     async def _settle(self, call: NativeCall, served: Outcome, prepared: Prepared, asked: Asked) -> None:
-        decoder = Decoder()
-        for part in served.parts:
-            decoder.add(wire.Part(part.ref, part.kind, part.data))
-        value = decoder.decode(served.body)
+        value = served.value()
         if not served.ok:
             return self._fail(call, str(value["type"]), str(value["message"]))
         declared = prepared.tool is not None and prepared.tool.metadata.result_schema is not None

@@ -1,58 +1,15 @@
-"""The commands of `toolchord`. Each is a function below `app`; what it needs it imports itself, so that one missing
-extra takes away one command."""
+"""`toolchord mcp`: tools for any MCP client."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import json
 from typing import Annotated
 
-from toolchord.errors import ConfigurationError, IsolationUnavailable, MissingExtraError
+import typer
 
-try:
-    import typer
-except ModuleNotFoundError as error:
-    if error.name != "typer":
-        raise
-    raise MissingExtraError("the command toolchord", "cli") from None
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+from toolchord.errors import ConfigurationError
 
 
-@app.callback()
-def toolchord() -> None:
-    """Many tools, one gesture: a model's Python program calls your tools inside a sandbox."""
-
-
-@app.command()
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
-) -> None:
-    """Say which walls stand between a program and this machine; exit code 1 if it is not all of them."""
-    from toolchord import CodeSandbox
-
-    with CodeSandbox() as sandbox:
-        try:
-            report = asyncio.run(sandbox.isolation_report())
-        except IsolationUnavailable as error:
-            if as_json:
-                typer.echo(json.dumps({"complete": False, "missing": error.missing, "weaker": error.weaker}))
-            else:
-                typer.echo(str(error))
-            raise typer.Exit(1) from None
-    if as_json:
-        typer.echo(json.dumps({"complete": report.complete, **dataclasses.asdict(report)}))
-    else:
-        typer.echo(f"isolation: {report.isolation}, {'complete' if report.complete else 'incomplete'}")
-        typer.echo(f"language: {report.language}")
-        for layer, state in report.layers.items():
-            typer.echo(f"  {layer}: {state}")
-    if not report.complete:
-        raise typer.Exit(1)
-
-
-@app.command()
 def mcp(
     tools: Annotated[
         list[str],

@@ -1,6 +1,6 @@
-"""What the sandbox costs, as ratios and figures of one run on this machine, each beside its aim.
+"""`toolchord bench`: what the sandbox costs, as ratios and figures of one run on this machine, each beside its aim.
 
-Run it as `python -m benchmarks.core` (or `make bench`). Medians of several repeats; on a busy machine repeat the run.
+Medians of several repeats; on a busy machine repeat the run.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from toolchord import CodeSandbox, Limits
+from toolchord.cli.options import AsJson, say
 
 LOOP = """
 def work():
@@ -161,23 +163,34 @@ def private_memory(pid: int) -> float:
     return sum(int(fields[name].split()[0]) for name in ("Private_Clean", "Private_Dirty")) / 1024
 
 
-async def main() -> None:
+class Figure(NamedTuple):
+    """What was measured, in which unit, and what it should be ("" for no aim)."""
+
+    what: str
+    figure: float
+    unit: str
+    aim: str
+
+
+async def figures() -> list[Figure]:
+    """Measure everything; takes about a minute."""
     async with CodeSandbox(tools=[echo, echo_async], limits=WIDE) as sandbox:
-        lines = [
-            ("compute in a guest / plain CPython", await compute(sandbox), "x", "<= 1.1"),
-            ("warm execute", await warm_execute(sandbox), "ms", "<= 5"),
-            ("(one byte to a process and back)", await bare_round_trip(), "µs", ""),
-            ("tool call round trip, async tool", await round_trip(sandbox, "echo_async"), "µs", "<= 120"),
-            ("tool call round trip, sync tool (a thread)", await round_trip(sandbox, "echo"), "µs", ""),
-            ("gather of 1,000 calls, per call", await gather(sandbox), "µs", "<= 120"),
-            ("100,000 rows in / json.dumps + json.loads", await rows(sandbox), "x", "<= 2"),
-            ("cold start of a sandbox", await cold_start(), "ms", "<= 1000"),
-            ("private memory of an idle guest", await idle_memory(sandbox), "MB", "<= 4"),
+        return [
+            Figure("compute in a guest / plain CPython", await compute(sandbox), "x", "<= 1.1"),
+            Figure("warm execute", await warm_execute(sandbox), "ms", "<= 5"),
+            Figure("(one byte to a process and back)", await bare_round_trip(), "µs", ""),
+            Figure("tool call round trip, async tool", await round_trip(sandbox, "echo_async"), "µs", "<= 120"),
+            Figure("tool call round trip, sync tool (a thread)", await round_trip(sandbox, "echo"), "µs", ""),
+            Figure("gather of 1,000 calls, per call", await gather(sandbox), "µs", "<= 120"),
+            Figure("100,000 rows in / json.dumps + json.loads", await rows(sandbox), "x", "<= 2"),
+            Figure("cold start of a sandbox", await cold_start(), "ms", "<= 1000"),
+            Figure("private memory of an idle guest", await idle_memory(sandbox), "MB", "<= 4"),
         ]
-    print(f"{'':45}{'measured':>12}{'':4}{'aim':>8}")
-    for what, figure, unit, aim in lines:
-        print(f"{what:45}{figure:12.2f} {unit:3}{aim:>8}")
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+def bench(as_json: AsJson = False) -> None:
+    """Measure what the sandbox costs on this machine; takes about a minute."""
+    lines = asyncio.run(figures())
+    table = [f"{'':45}{'measured':>12}{'':4}{'aim':>8}"]
+    table += [f"{what:45}{figure:12.2f} {unit:3}{aim:>8}" for what, figure, unit, aim in lines]
+    say([one._asdict() for one in lines], as_json, "\n".join(table))
