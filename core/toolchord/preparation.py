@@ -70,7 +70,7 @@ class Prepared:
         try:
             run = Run(channel, dispatcher, self.journal, limits, gate=self.gate, offline=self._offline, watch=watch)
             result = await run.go(wire.Start(body), parts)
-            self._stuck = run.restoring.name
+            self._stuck = run.restoring.stuck(result.error)
         finally:
             dispatcher.close()
         if self._shapes is not None:

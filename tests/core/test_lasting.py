@@ -355,7 +355,7 @@ async def bits(sandbox: CodeSandbox) -> Bits:
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.data())
 async def test_whatever_is_altered_is_noticed(bits: Bits, data: st.DataObject) -> None:
     store = copied(bits.store)
