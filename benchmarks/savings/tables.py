@@ -25,7 +25,7 @@ PRICES = ((1.0, 1.0), (1.0, 5.0), (0.5, 5.0), (0.1, 5.0))
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: names of columns (words in the first, figures elsewhere), and rows; a row of one cell heads a group."""
+    """A table: names of columns (words in the first, figures in the others), rows; a row of one cell heads a group."""
 
     title: str
     columns: Sequence[str]

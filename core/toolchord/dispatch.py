@@ -37,7 +37,7 @@ from toolchord.observing import CallNote, on, seen
 from toolchord.recording import Outcome, RecordedPart
 from toolchord.redact import redact
 from toolchord.tools import Tool
-from toolchord_guest.values import Encoder, Unsupported
+from toolchord_guest.values import Encoder, Unsupported, packed
 
 _EXPLAINED = 50
 """Unknown names for which a run is told what is near."""
@@ -51,6 +51,12 @@ _SMALL = 2000
 
 _REFS = 1 << 12
 """Numbers for the large pieces of one value."""
+
+_LARGE = 256 << 10
+"""Bytes of arguments past which they are not copied for the tool."""
+
+_COMPARED = 1 << 20
+"""Bytes of plain arguments past which it takes too long to compare calls that are written differently."""
 
 _LONGEST_NAME = 200
 _LONGEST_MESSAGE = 20_000
@@ -108,8 +114,15 @@ class Dispatcher:
         """No call is served any more; blocking tools that still run are left to their end."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def prepare(self, name: str, args: list[Any], kwargs: dict[str, Any], made: str, *, large: bool) -> Prepared:
-        """Find the tool and arrange its arguments. `made` is the digest of the call as it was made."""
+    def prepare(self, name: str, args: list[Any], kwargs: dict[str, Any], made: str, size: int) -> Prepared:
+        """Find the tool and arrange its arguments.
+
+        Args:
+            name: of the tool, as the program has it.
+            args, kwargs: as the program sent them.
+            made: the digest of the call as it was made.
+            size: bytes of the encoded arguments.
+        """
         if len(name) > _LONGEST_NAME:  # looking for what is near costs time
             shown = f"{name[:40]}…"
             problem = ToolNotAvailable(
@@ -124,8 +137,9 @@ class Dispatcher:
             arguments = tool.bind(args, kwargs)
         except InvalidArguments as error:
             return Prepared(tool.full_name, tool, _named(args, kwargs), made, error)
-        same = "" if large else _same(tool.full_name, arguments)
-        return Prepared(tool.full_name, tool, arguments, made, large=large, own=exposed is None, same=same)
+        same = _same(tool.full_name, arguments, size)
+        own = exposed is None
+        return Prepared(tool.full_name, tool, arguments, made, large=size > _LARGE, own=own, same=same)
 
     async def serve(self, call: Prepared, identity: CallIdentity, gate: Gate, starting: Starting) -> Outcome:
         """Run a prepared call to its end; only a cancellation, a pause and a journal's trouble get out.
@@ -293,13 +307,19 @@ class Dispatcher:
         return Encoder().encode(details)
 
 
-def _same(tool: str, arguments: Mapping[str, Any]) -> str:
-    """A digest of tool and arguments, the same for ``f(1)`` and ``f(x=1)``."""
+def _same(tool: str, arguments: Mapping[str, Any], size: int) -> str:
+    """A digest of tool and arguments, the same for ``f(1)`` and ``f(x=1)``; empty where it takes too long."""
+    if size > _COMPARED:
+        return ""
     digest = hashlib.sha256(tool.encode())
-    encoder = Encoder()
     for name in sorted(arguments):
-        key, body = name.encode("utf-8", "surrogatepass"), encoder.encode(arguments[name])
-        digest.update(b" %d %s %d %s" % (len(key), key, len(body), body))
+        key, body = name.encode("utf-8", "surrogatepass"), packed(arguments[name])
+        if body is None:
+            if size > _LARGE:
+                return ""
+            body = b"~" + Encoder().encode(arguments[name])
+        digest.update(b" %d %s %d " % (len(key), key, len(body)))
+        digest.update(body)
     return digest.hexdigest()
 
 

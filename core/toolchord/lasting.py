@@ -164,10 +164,14 @@ class LastingSessions:
         """Delete all that is kept of a session; a program that is under way leaves nothing more to it."""
         run = _run_of(key)
         async with self._turn(key):
-            if rows := await self._store.load(run):
+            self._seen.pop(key, None)
+            try:
+                rows = await self._store.load(run)
+            except JournalUnreadable:  # sealed rows that were altered: nobody can tell where the variables are
+                return await self._store.delete(run)
+            if rows:
                 await self._store.put(run, _FORGOTTEN, b"")
                 await self._erase(run, rows)
-            self._seen.pop(key, None)
 
     def _turn(self, key: str) -> asyncio.Lock:
         """Held while a program of this session runs on this event loop."""
@@ -187,6 +191,7 @@ class LastingSessions:
     async def _read(self, key: str, run: str) -> _Found:
         try:
             for _ in range(_TRIES):
+                seen = self._seen.get(key)  # by now: who writes meanwhile makes this one no older
                 rows = await self._store.load(run)
                 if _FORGOTTEN in rows:  # somebody who was forgetting it did not come to an end
                     await self._erase(run, rows)
@@ -196,27 +201,28 @@ class LastingSessions:
                     return _Found()
                 stored = await Rows(self._store, f"{run}/{chain[-1].place}").load()
                 if "variables" in stored:
-                    return self._verified(key, chain, stored["variables"])
+                    return self._verified(key, chain, stored["variables"], seen)
                 if (await self._store.load(run)).keys() == rows.keys():
                     raise SessionUnreadable(key, "its variables are missing")
         except JournalUnreadable as error:
             raise SessionUnreadable(key, "its rows are not what was written") from error
         raise SessionUnreadable(key, "it changes faster than it can be read")
 
-    def _verified(self, key: str, chain: list[_Row], data: bytes) -> _Found:
+    def _verified(self, key: str, chain: list[_Row], data: bytes, seen: tuple[bytes, int] | None) -> _Found:
         row, generation = chain[-1], len(chain)
         signatures = (_signature(secret, key, chain[:-1], row, data) for secret in self._secrets)
         fits = [hmac.compare_digest(row.signature, signature) for signature in signatures]
         if not any(fits):
             raise SessionUnreadable(key, "its signature does not fit")
-        birth, newest = self._seen.get(key, (row.birth, 0))
+        birth, newest = seen or (row.birth, 0)
         if birth == row.birth and generation < newest:
             raise SessionUnreadable(key, f"it is at generation {generation}, and was at {newest} before")
         self._remember(key, row.birth, generation)
         return _Found(chain, Variables.from_bytes(data), fits[0])
 
     def _remember(self, key: str, birth: bytes, generation: int) -> None:
-        self._seen[key] = birth, generation
+        known, newest = self._seen.get(key, (birth, 0))
+        self._seen[key] = birth, max(generation, newest) if known == birth else generation
         self._seen.move_to_end(key)
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)

@@ -74,7 +74,7 @@ class Prepared:
         try:
             run = Run(channel, dispatcher, self.journal, limits, gate=self.gate, offline=self._offline, watch=watch)
             result = await run.go(wire.Start(body), parts)
-            self._stuck = run.restoring.name
+            self._stuck = run.restoring.stuck(result.error)
             if (note := running.get()) is not None:
                 note.guest.peak_memory = channel.guest.peak_memory()
         finally:

@@ -10,10 +10,12 @@ import asyncio
 from collections.abc import Callable
 
 from toolchord.limits import Limits
+from toolchord.results import RunError
 from toolchord.variables import Variables
 from toolchord_guest.wire import WireError
 
 _CPU_SHARE, _WALL_SHARE = 0.1, 0.5
+_CPU_LEAST, _WALL_LEAST = 1.0, 5.0  # seconds; a busy machine must not cost a session its definitions
 
 
 class Restoring:
@@ -21,7 +23,7 @@ class Restoring:
 
     Args:
         limits: of the run. Restoring may take a tenth of its CPU time, or a second if that is more, and half of its
-            wall time.
+            wall time, or five seconds.
         cpu_time: seconds of CPU that the run has used.
         exceed: ends the run, with the limit's name and a message.
 
@@ -31,8 +33,9 @@ class Restoring:
 
     def __init__(self, limits: Limits, cpu_time: Callable[[], float], exceed: Callable[[str, str], None]) -> None:
         self.name: str | None = None
-        self._cpu = min(limits.cpu_time, max(1.0, limits.cpu_time * _CPU_SHARE))
-        self._wall = limits.wall_time * _WALL_SHARE
+        self._cpu = min(limits.cpu_time, max(_CPU_LEAST, limits.cpu_time * _CPU_SHARE))
+        self._wall = max(_WALL_LEAST, limits.wall_time * _WALL_SHARE)
+        self._late = False
         self._cpu_time = cpu_time
         self._exceed = exceed
         self._over = False
@@ -62,7 +65,14 @@ class Restoring:
         for timer in self._timers:
             timer.cancel()
 
+    def stuck(self, error: RunError | None) -> str | None:
+        """What was being restored when the run ended, if that is why it did; None if there was just too little time."""
+        if error is None or (error.limit == "wall_time" and not self._late):
+            return None
+        return self.name
+
     def _wall_time_over(self) -> None:
+        self._late = True
         self._exceed("wall_time", f"restoring variables took longer than {self._wall:g} s")
 
     def _watch_cpu(self) -> None:

@@ -28,8 +28,6 @@ from toolchord.variables import Variables
 from toolchord_guest import wire
 from toolchord_guest.values import Decoder
 
-_LARGE_ARGUMENTS = 256 << 10  # bytes past which they are not copied for the tool
-
 
 class Run:
     """Drives one program. `go` gives the result, whatever happens.
@@ -250,7 +248,7 @@ class Run:
             return self.exceed("tool_calls", f"the program made more than {self.limits.tool_calls:,} tool calls")
         self._made.update(b"%d %s %s" % (len(frame.tool), frame.tool.encode(), frame.body))
         made, self._made = self._made.hexdigest(), hashlib.sha256()
-        prepared = self._dispatcher.prepare(frame.tool, args, kwargs, made, large=size > _LARGE_ARGUMENTS)
+        prepared = self._dispatcher.prepare(frame.tool, args, kwargs, made, size)
         call = self._book.add(prepared, frame.line, size, self._elapsed(), self._journal.position)
         if self._gate.counts and self._journal.began(identity := self._identity(number, call)):
             self._gate.count(identity, prepared)  # even if the program has cancelled it since

@@ -355,7 +355,7 @@ async def bits(sandbox: CodeSandbox) -> Bits:
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.data())
 async def test_whatever_is_altered_is_noticed(bits: Bits, data: st.DataObject) -> None:
     store = copied(bits.store)
@@ -446,6 +446,42 @@ async def test_another_secret_reads_nothing_and_an_older_one_is_replaced(sandbox
     with pytest.raises(SessionUnreadable):
         await LastingSessions(sandbox, store, secret=OLDER).variables("ann")
     assert (await LastingSessions(sandbox, store, secret=OLDER).variables("bob")).names == ("n",)
+
+
+async def test_what_a_codec_can_not_read_is_refused_and_can_be_forgotten(sandbox: CodeSandbox) -> None:
+    class Checked(Xor):
+        def decode(self, data: bytes, place: str) -> bytes:
+            if data.startswith(b"broken"):
+                raise ValueError("altered")
+            return super().decode(data, place)
+
+    inner = MemoryStore()
+    sessions = LastingSessions(sandbox, SealedStore(inner, Checked()), secret=SECRET)
+    for part in ("generation/", "variables"):
+        await sessions.execute("ann", "n = 1")
+        for rows in inner._runs.values():
+            rows.update({key: b"broken" for key in rows if key.startswith(part)})
+        with pytest.raises(SessionUnreadable, match="not what was written"):
+            await sessions.execute("ann", "return n")
+        await sessions.forget("ann")
+        assert (await sessions.variables("ann")).names == ()
+
+
+async def test_to_look_while_a_program_writes_is_no_sign_of_an_older_generation(sandbox: CodeSandbox) -> None:
+    store = MemoryStore()
+    sessions = LastingSessions(sandbox, store, secret=SECRET)
+    await sessions.execute("ann", "n = 0")
+
+    async def look() -> None:
+        for _ in range(300):
+            assert (await sessions.variables("ann")).names == ("n",)
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    for _ in range(5):
+        value(await sessions.execute("ann", "n += 1"))
+    await looking
+    assert value(await sessions.execute("ann", "return n")) == 5
 
 
 # bounds

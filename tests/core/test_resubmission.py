@@ -230,10 +230,37 @@ async def test_large_arguments_are_compared_too(sandbox: CodeSandbox, store: Mem
     _, second = await attempts(
         sandbox,
         store,
-        "await send('a', 'x' * 500_000)\n1 / 0",
-        "return [await send('a', 'x' * 500_000), await send('a', 'x' * 499_999 + 'y')]",
+        "await send('a', 'x' * 500_000)\nawait send('b', 'x' * 2_000_000)\n1 / 0",
+        "return [await send(text='x' * 500_000, to='a'), await send('b', 'x' * 2_000_000), await send('a', 'x' * 499_999 + 'y')]",
     )
-    assert second.value == ["sent 1", "sent 2"]
+    assert second.value == ["sent 1", "sent 2", "sent 3"]
+
+
+async def test_arguments_of_every_kind_are_compared(sandbox: CodeSandbox, store: MemoryStore | None) -> None:
+    ran: list[Any] = []
+
+    async def keep(value: Any, note: str = "") -> int:
+        ran.append(value)
+        return len(ran)
+
+    values = [
+        "{3, 1, 2}",
+        "(1, [2])",
+        "[1, [2]]",
+        "date(2020, 1, 1)",
+        "Decimal('1.50')",
+        "Decimal('1.5')",
+        "b'x'",
+        "'x'",
+    ]
+    values += ["1", "1.0", "True", "None", "2 ** 70", "{1: 2}", "{'1': 2}", "{}", "[]", "()", "''", "float('nan')"]
+    head = "from datetime import date\nfrom decimal import Decimal\n"
+    first = head + "".join(f"await keep({value})\n" for value in values) + "1 / 0"
+    second = head + "return [" + ", ".join(f"await keep(value={value})" for value in values) + "]"
+    async with CodeSandbox(tools=[keep]) as other:
+        _, again = await attempts(other, store, first, second)
+    assert again.value == list(range(1, len(values) + 1))
+    assert len(ran) == len(values)
 
 
 async def test_a_limit_that_ends_a_program_keeps_what_it_did(sandbox: CodeSandbox, store: MemoryStore | None) -> None:
