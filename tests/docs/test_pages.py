@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.docs.page import Block, Reader, agrees, blocks, pages
+from tests.docs.page import ROOT, Block, Reader, agrees, blocks, environment, pages
 from tests.docs.settings import SETTINGS
 
 # docs/langgraph.md asks a person and loses a process half-way: test_langgraph_page.py reads it.
 PAGES = [page for page in pages() if page != "langgraph.md"]
 
+# It sets what a process can set but once.
+ALONE = {"telemetry.md"}
+
 NOT_RUN = {
     ("migrate/chuk.md", "it needs chuk-tool-processor 0.26.1"): 1,
     ("migrate/langgraph-codeact.md", "it needs langgraph-codeact 0.1.3, which needs LangGraph before 0.4"): 1,
     ("migrate/smolagents.md", "it needs smolagents 1.26.0"): 1,
+    ("notebooks.md", "it clones the repository, and starts Jupyter"): 1,
 }
 """Page and reason of the blocks that are left out, and how many there are."""
 
@@ -32,6 +39,8 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_runs_from_top_to_bottom(page: str, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page in ALONE:
+        return alone(page)
     reader.page = page
     setting = SETTINGS[page](reader, monkeypatch) if page in SETTINGS else contextlib.nullcontext()
     with reader, setting:
@@ -43,6 +52,22 @@ def test_a_page_runs_from_top_to_bottom(page: str, reader: Reader, monkeypatch: 
                 raise
     assert not reader.before, "nothing on the page waits for this"
     assert not reader.untried, "no model of the page has written this program"
+
+
+def alone(page: str) -> None:
+    """Read a page in a process of its own."""
+    code = "import sys\nfrom tests.docs.page import Reader, blocks\n"
+    code += "with Reader() as reader:\n    for block in blocks(sys.argv[1]):\n        reader.read(block)"
+    paths = os.pathsep.join([str(ROOT), environment()["PYTHONPATH"]])
+    ended = subprocess.run(
+        [sys.executable, "-c", code, page],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_what_is_not_run_is_known_and_says_why() -> None:
