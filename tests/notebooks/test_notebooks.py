@@ -62,7 +62,7 @@ SAYS = {
         "{'step': 51, 'row': 330, 'column': 202}",
         "36 calls, 43,",
         "ToolFailed: Error executing tool row: there is no row 344, only 0 to 343",
-        "ServerLost: row: the connection ended before the answer came; the server ended with exit code 1",
+        "ServerLost: row: the connection ended before the answer came",
         "# There are no tools.",
         "1. default.put_up_sign(row=280, column=206, text='1032 m'), line 8",
         "tools: ['run_code', 'search_tools', 'describe_tools']",
@@ -227,7 +227,7 @@ def test_what_a_notebook_says_to_install_is_there_to_be_installed(name: str) -> 
 def test_a_notebook_runs_from_top_to_bottom(name: str, kernel_env: dict[str, str]) -> None:
     seen = run(read(name), kernel_env)
     for said in SAYS[name]:
-        assert said in seen
+        assert said in seen, seen
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
