@@ -179,7 +179,8 @@ def test_a_call_opens_to_arguments_result_and_what_was_odd(page: Page, tmp_path:
     opened(page, every_kind("what"), tmp_path)
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     bodies = page.evaluate(
-        "Object.fromEntries([...document.querySelectorAll('.tc-call')].map(one => [one.classList[1], one.innerText]))"
+        """Object.fromEntries(
+            [...document.querySelectorAll('.tc-call')].reverse().map(one => [one.classList[1], one.innerText]))"""
     )
     assert "failed" in bodies["tc-was-error"]
     assert "what: what" in bodies["tc-was-error"]
@@ -188,7 +189,7 @@ def test_a_call_opens_to_arguments_result_and_what_was_odd(page: Page, tmp_path:
     assert "the tool did not run" in bodies["tc-was-replayed"]
     assert "Held back by a dry run" in bodies["tc-was-held"]
     assert "It runs." in bodies["tc-was-running"]
-    for said in ("result\nwhat", "call 39", "line 2", "took 100 ms", "what=what"):
+    for said in ("result\nwhat", "call 1 ", "line 1", "took 200 ms", "what=what", "cost 0.5", "12 bytes"):
         assert said in bodies["tc-was-ok"]
     assert "3 more calls not in this trace" in page.evaluate("document.body.innerText")
 
@@ -207,7 +208,7 @@ def test_five_thousand_calls_are_bounded_and_what_is_left_out_is_said(page: Page
     assert "get(n=2500)" in shown
     longest = max(trace.calls, key=lambda call: call.duration)
     assert f"get(n={longest.arguments['n']})" in shown
-    assert len(fragment(trace, room=10)) < 120_000
+    assert len(fragment(trace, room=10)) < 60_000
 
 
 def test_it_prints_in_light_colours_without_what_is_for_the_screen(
@@ -271,21 +272,22 @@ def test_it_can_be_used_without_a_mouse(page: Page, traces: dict[str, Trace], tm
 # Hostile text
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_nothing_in_a_trace_acts(text: str, page: Page, tmp_path: Path) -> None:
-    trace = every_kind(text)
-    opened(page, trace, tmp_path)
-    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    structure = "[...document.querySelectorAll('*')].map(one => one.tagName + one.getAttributeNames()).join()"
-    seen = page.evaluate(structure)
+def test_nothing_in_a_trace_acts(page: Page, tmp_path: Path) -> None:
+    structure = """[...document.querySelectorAll('main > section')].map(section =>
+        [...section.querySelectorAll('*')].filter(one => one.tagName != 'I')
+            .map(one => one.tagName + one.getAttributeNames()).join())"""
+    seen = []
+    for texts in (HOSTILE, ["harmless"] * len(HOSTILE)):
+        opened(page, [every_kind(text) for text in texts], tmp_path)
+        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        seen.append(page.evaluate(structure))
+        values = page.evaluate("[...document.querySelectorAll('.tc-text')].map(one => one.textContent)")
+        assert [value for value in values[::4]] == list(map(visible, texts))
     assert page.evaluate("window.hit === undefined")
-    assert page.evaluate(f"document.querySelector('.tc-text').textContent.includes({visible(text)!r})")
     assert page.problems == []
-    assert len(page.requests) == 1
-    # a trace of harmless words has the very same elements and attributes, pieces of code apart
-    opened(page, every_kind("harmless"), tmp_path)
-    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    assert re.sub("Iclass,?", "", seen) == re.sub("Iclass,?", "", page.evaluate(structure))
+    assert len(page.requests) == 2
+    for text, hostile, harmless in zip(HOSTILE, *seen, strict=True):
+        assert hostile == harmless, text  # the very same elements and attributes, pieces of coloured code apart
 
 
 def test_the_policy_refuses_what_would_act_all_the_same(page: Page, tmp_path: Path) -> None:
@@ -305,17 +307,21 @@ def test_the_policy_refuses_what_would_act_all_the_same(page: Page, tmp_path: Pa
     assert any("Content Security Policy" in problem for problem in page.problems)
 
 
-_ANY = st.text(max_size=60) | st.sampled_from(HOSTILE)
+_ANY = st.text(min_size=1, max_size=20) | st.sampled_from(HOSTILE)
+
+
+_HARMLESS = Counter(tag for tag, _ in Tags(every_kind("x").to_html()).tags if tag != "i")
 
 
 @settings(max_examples=60)
 @given(_ANY)
 def test_any_text_is_text(text: str) -> None:
-    seen = Tags(every_kind(text).to_html())
+    shown = every_kind(text).to_html()
+    seen = Tags(shown)
     assert not any(name.startswith("on") or name in ("style", "src") for _, names in seen.tags for name in names)
     counted = Counter(tag for tag, _ in seen.tags if tag != "i")
-    assert counted == Counter(tag for tag, _ in Tags(every_kind("x").to_html()).tags if tag != "i")
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", every_kind(text).to_html())
+    assert counted == _HARMLESS
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
 
 
 # In another page
