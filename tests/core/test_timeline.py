@@ -282,7 +282,7 @@ def test_nothing_in_a_trace_acts(page: Page, tmp_path: Path) -> None:
         page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
         seen.append(page.evaluate(structure))
         values = page.evaluate("[...document.querySelectorAll('.tc-text')].map(one => one.textContent)")
-        assert [value for value in values[::4]] == list(map(visible, texts))
+        assert values[::4] == list(map(visible, texts))
     assert page.evaluate("window.hit === undefined")
     assert page.problems == []
     assert len(page.requests) == 2
