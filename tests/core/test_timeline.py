@@ -345,6 +345,37 @@ def test_a_fragment_touches_nothing_around_it(page: Page, tmp_path: Path) -> Non
     assert " id=" not in inside
 
 
+# What notebooks and documentation do to what is shown in them.
+AROUND = """
+.a dt { float: left; width: 20%; display: block; font-weight: bold } .a dd { margin-left: 2em } .a dl { margin: 1em }
+.a code, .a pre { background: #eee; padding: 1px 5px; font-size: 20px; color: red; border: 1px solid }
+.a pre code { display: block; overflow: auto; margin: 1em } .a svg { max-width: 100%; height: auto; margin: 1em }
+.a tbody tr:nth-child(odd) { background: #eee } .a table { margin: 1em auto; font-size: 9px; table-layout: fixed }
+.a td, .a th { text-align: left; padding: 2em; border: 1px solid; max-width: none } .a thead { background: blue }
+.a ol { padding-left: 2em; list-style: decimal } .a li, .a p { margin: 1em 2em; line-height: 3; font-size: 20px }
+.a summary, .a details { margin: 1em; padding: 1em; border: 1px solid; background: #eee; min-height: 3em }
+.a p { text-align: justify } .a b, .a strong { font-weight: 100; color: red } .a i { font-style: italic }
+.a time, .a header, .a span { color: red; padding: 1em }
+"""
+
+
+def test_the_page_around_a_fragment_changes_nothing_in_it(page: Page, tmp_path: Path) -> None:
+    places = """[...document.querySelectorAll('.toolchord-run, .toolchord-run *')].map(one => {
+        const box = one.getBoundingClientRect(), style = getComputedStyle(one);
+        return [one.tagName + one.className, box.x, box.width, box.height, style.backgroundColor, style.color,
+            style.fontSize, style.fontStyle, style.padding, style.borderWidth].join()})"""
+    seen = []
+    for rules in ("", AROUND):
+        text = (
+            f"<!doctype html><meta charset=utf-8><style>{rules}</style><div class=a>{fragment(every_kind('x'))}</div>"
+        )
+        (tmp_path / "cell.html").write_text(text)
+        page.open(tmp_path / "cell.html")
+        page.evaluate("document.querySelectorAll('details').forEach((one, n) => one.open = n < 9)")
+        seen.append(page.evaluate(places))
+    assert [pair for pair in zip(*seen, strict=True) if pair[0] != pair[1]] == []
+
+
 def test_every_rule_of_a_fragment_is_for_the_fragment() -> None:
     text = re.sub(r"@(container|media) [^{]*\{", "", STYLE.read_text())
     selectors = re.findall(r"(?:^|\})\s*([^{}]+)\{", text)
@@ -369,6 +400,12 @@ def test_a_fragment_follows_the_colours_of_its_page(attribute: str, dark: bool, 
     page.open(tmp_path / "cell.html", dark=not dark)
     colour = page.evaluate("getComputedStyle(document.querySelector('.toolchord-run')).backgroundColor")
     assert colour == ("rgb(21, 26, 32)" if dark else "rgb(255, 255, 255)")
+
+
+def test_indentation_outlives_parsers_that_drop_space() -> None:
+    code = "if x:\n    if y:\n        f()\n \n    # end"
+    shown = fragment(Trace(code, "ok"))
+    assert re.findall(r"<pre>(.*?)</pre>", re.sub("</?i[^>]*>", "", shown)) == code.split("\n")
 
 
 def test_where_styles_are_taken_away_it_still_reads(traces: dict[str, Trace]) -> None:

@@ -34,7 +34,7 @@ def dense(strip: Strip, end: float) -> str:
     drawings = "".join(f'<path class="tc-k tc-k-{drawn}" d="{"".join(path)}"/>' for drawn, path in paths.items())
     height = len(rows) * step
     return (
-        f'<svg class="tc-dense" aria-hidden="true" viewBox="0 0 {_WIDTH} {height}" height="{height}" '
+        f'<svg class="tc-dense tc-h{-(-height // 10)}" aria-hidden="true" viewBox="0 0 {_WIDTH} {height}" '
         f'preserveAspectRatio="none">{drawings}</svg>'
     )
 

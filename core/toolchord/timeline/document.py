@@ -105,7 +105,9 @@ def _numbered(number: int, count: int) -> str:
 
 @functools.cache
 def _asset(file: str) -> str:
-    return Path(__file__).with_name(file).read_text(encoding="utf-8")
+    """A file beside this one. Its rules outrank those of a page around a run, which they would not by a class alone."""
+    text = Path(__file__).with_name(file).read_text(encoding="utf-8")
+    return text.replace(".toolchord-run", ":is(.toolchord-run,#toolchord)") if file.endswith(".css") else text
 
 
 @functools.cache
@@ -203,7 +205,8 @@ def _line(row: Line, text: Sequence[tuple[str, str]], error: RunError | None, en
     code = "".join(f'<i class="tc-{what}">{_text(piece)}</i>' if what else _text(piece) for what, piece in text)
     below = _failure(error) if row.failed and error is not None else ""
     strip = _strip(row.strip, end, opened) if row.strip is not None else ""
-    return f'<li class="{classes}" value="{row.number}"><code>{code or " "}</code>{below}{strip}</li>'
+    # <pre>, not <code>: nbconvert's parser keeps the spaces of an indentation in that alone.
+    return f'<li class="{classes}" value="{row.number}"><pre>{code or " "}</pre>{below}{strip}</li>'
 
 
 def _state(row: Line) -> list[str]:
