@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html.parser
+import io
 import re
 from collections import Counter
 from itertools import pairwise
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tests.browser import Page
 from tests.core.runs import every_kind, many, results
@@ -428,6 +430,7 @@ def test_calls_of_a_track_do_not_overlap(times: list[tuple[float, float]]) -> No
             assert all(a.started + a.duration <= b.started for a, b in pairwise(track))
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 700), st.integers(1, 9))
 def test_details_are_bounded_and_odd_calls_come_first(room: int, of_lines: int) -> None:
     trace = many(900)
@@ -451,6 +454,39 @@ def test_a_long_program_shows_what_matters(count: int, call: int, failing: int) 
     assert [row.number for row in shown if row.strip] == [calls[0].line]
     told = [n for row in rows for n in (range(row.first, row.last + 1) if isinstance(row, Gap) else [row.number])]
     assert told == list(range(1, count + 1))
+
+
+def test_calls_of_lines_that_are_not_shown_are_counted() -> None:
+    calls = [TracedCall(n, "default.f", n, {}, "ok", n / 100, 0.01) for n in range(1, 1001)]
+    text = Tags(Trace("f()\n" * 1000, "ok", duration=11.0, calls=calls).to_html()).text
+    assert "lines 241 to 1000 not shown, with 760 calls" in text
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=9) | st.sampled_from(HOSTILE[:-1])
+_NUMBER = st.floats(allow_nan=False, allow_infinity=False)
+_WHOLE = st.integers(-(2**63), 2**63 - 1)
+_CALL = st.builds(
+    TracedCall,
+    id=_WHOLE,
+    tool=_TEXT,
+    line=_WHOLE | st.integers(0, 3),
+    arguments=st.dictionaries(_TEXT, _TEXT, max_size=1),
+    status=st.sampled_from(["ok", "error", "paused", "running"]),
+    started=_NUMBER,
+    duration=_NUMBER,
+    result_bytes=_WHOLE,
+    cost=_NUMBER,
+)
+
+
+@settings(max_examples=30)
+@given(_TEXT, _NUMBER, _NUMBER, st.lists(_CALL, max_size=12))
+def test_a_trace_from_any_file_is_shown(code: str, epoch: float, duration: float, calls: list[TracedCall]) -> None:
+    trace = Trace(code, "ok", epoch, duration, calls)
+    trace = Trace.from_json(trace.to_json())
+    assert len(trace.to_html()) < 100_000
+    assert len(fragment(trace)) < 100_000
+    Console(file=io.StringIO(), width=80).print(trace)
 
 
 @given(st.text(alphabet="ab\"'#\\\n fr0.(", max_size=200) | st.text(max_size=200))

@@ -172,25 +172,20 @@ def _program(trace: Trace, found: dict[int, Strip]) -> str:
     rows = []
     for row in program(trace, found):
         if isinstance(row, Gap):
-            what = "line" if row.first == row.last else "lines"
-            rows.append(f'<li class="tc-gap">{what} {_range(row)} not shown</li>')
+            rows.append(f'<li class="tc-gap">{row.said()}</li>')
         else:
             rows.append(_line(row, coloured[row.number - 1], trace.error, end, opened))
     text = bars.axis(end) if found else ""
     if rows:
         text += f'<ol class="tc-lines">{"".join(rows)}</ol>'
-    if others := elsewhere(trace, found):
-        shown = "".join(_strip(strip, end, opened) for strip in others)
-        text += ('<p class="tc-note">Calls whose line is not known</p>' if trace.code else "") + shown
+    if (others := elsewhere(trace, found)) is not None:
+        text += '<p class="tc-note">Calls whose line is not known</p>' if trace.code else ""
+        text += _strip(others, end, opened)
     if trace.more_calls:
         text += f'<p class="tc-note">{plural(trace.more_calls, "more call")} not in this trace</p>'
     if not found:
         text += '<p class="tc-note">It called no tool.</p>'
     return f'<div class="tc-program">{text}</div>'
-
-
-def _range(gap: Gap) -> str:
-    return f"{gap.first}" if gap.first == gap.last else f"{gap.first} to {gap.last}"
 
 
 def _opened(trace: Trace) -> set[int]:
