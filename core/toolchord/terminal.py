@@ -163,9 +163,9 @@ def _program(trace: Trace, *, only_calls: bool, room: int = 0) -> Group:
             if row.strip is not None:
                 rows += _strip(row.strip, end)
         elif isinstance(row, Gap) and not only_calls:
-            rows.append(_text(f"     lines {row.first} to {row.last} not shown", style="dim italic"))
-    for strip in elsewhere(trace, found):
-        rows += _strip(strip, end)
+            rows.append(_text(f"     {row.said()}", style="dim italic"))
+    if (others := elsewhere(trace, found)) is not None:
+        rows += _strip(others, end)
     if trace.more_calls:
         rows.append(_text(f"{plural(trace.more_calls, 'more call')} not in this trace", style="dim"))
     return Group(*(rows[-room:] if room else rows))

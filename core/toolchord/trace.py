@@ -300,7 +300,7 @@ def _traced(call: CallRecord, outcome: Outcome | None, budget: _Budget) -> Trace
         id=call.id,
         tool=call.tool,
         line=call.line,
-        arguments={name: _masked(shown(value), _ARGUMENT) for name, value in arguments.items()},
+        arguments={_masked(name, _ARGUMENT): _masked(shown(value), _ARGUMENT) for name, value in arguments.items()},
         status=call.status,
         started=call.started,
         duration=call.duration,

@@ -6,6 +6,8 @@ import asyncio
 import io
 import os
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from rich.console import Console
 
 import toolchord
 from tests.core.runs import every_kind, many
+from tests.pictures import LARGEST
 from toolchord import CodeSandbox, LiveTrace, Orchestrator, Reply, Trace
 from toolchord.errors import ConfigurationError
 from toolchord.terminal import view, watching
@@ -276,3 +279,46 @@ def test_outside_of_a_notebook_it_says_what_to_use() -> None:
 
     with pytest.raises(ConfigurationError, match=r"toolchord\.terminal\.watching"), in_notebook():
         pass
+
+
+# The page on all this
+
+
+def blocks() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "timeline.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_first_steps(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", blocks()[0]], cwd=tmp_path, env=env, check=True, timeout=60)
+    text = (tmp_path / "run.html").read_text()
+    assert "get_price(item=&#x27;pear&#x27;)" in text
+    assert len(text) < 30_000
+
+
+def test_the_page_on_watching(
+    kernel: BlockingKernelClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, notebook, terminal, kept, several = blocks()
+    setup = "from toolchord import CodeSandbox\nsandbox, program = CodeSandbox(), 'return 40 + 2'\n"
+    shown = [content for kind, content in messages(kernel, setup + notebook) if kind.endswith("display_data")]
+    assert shown[-1]["data"]["text/plain"].endswith("\n42")
+    names: dict[str, Any] = {}
+    with CodeSandbox() as box:
+        names |= {"sandbox": box, "program": "return 40 + 2"}
+        exec(terminal.replace("await sandbox.execute(", "sandbox.execute_sync("), names)
+        assert capsys.readouterr().out.count("ok in") == 2
+        exec(kept, names)
+        assert "<title>Prices of fruit</title>" in names["html"]
+        names["run"] = type("Run", (), {"traces": lambda self: [names["trace"]] * 2})()
+        exec(several, names)
+    assert "Program 2 of 2" in names["html"]
+    assert (tmp_path / "run.json").is_file()
+
+
+def test_the_pictures_of_the_page_are_there_and_small() -> None:
+    named = set(re.findall(r"\((images/[\w-]+\.png)\)", (ROOT / "docs" / "timeline.md").read_text()))
+    assert len(named) >= 4
+    for name in named:
+        assert 10_000 < (ROOT / "docs" / name).stat().st_size < LARGEST

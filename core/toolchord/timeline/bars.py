@@ -7,6 +7,7 @@ from toolchord.trace import TracedCall
 
 _WIDTH = 1000
 _HEIGHT = 150
+_GAP = 0.6
 _LEAST = 3
 """A call is drawn at least so wide, in thousandths of the whole."""
 
@@ -27,21 +28,28 @@ def dense(strip: Strip, end: float) -> str:
     thick = step - 1 if step > 2 else 1.4
     paths: dict[str, list[str]] = {}
     for number, row in enumerate(rows):
-        last: tuple[str, float] = ("", -1.0)
-        for call in row:
-            drawn = kind(call)
-            left, width = _place(call, end, _LEAST if drawn == "ok" else 2 * _LEAST)
-            if drawn == last[0] and left + width <= last[1]:
-                continue  # it would not be seen
-            last = (drawn, left + width)
+        for drawn, left, width in _merged(row, end):
             paths.setdefault(drawn, []).append(f"M{left:.1f} {number * step}h{width:.1f}v{thick}h-{width:.1f}z")
     paths = {drawn: paths[drawn] for drawn in sorted(paths, key="ok".__ne__)}  # what is not plain lies on top
     drawings = "".join(f'<path class="tc-k tc-k-{drawn}" d="{"".join(path)}"/>' for drawn, path in paths.items())
     height = len(rows) * step
     return (
-        f'<svg class="tc-dense" aria-hidden="true" viewBox="0 0 {_WIDTH} {height}" height="{height}" '
+        f'<svg class="tc-dense tc-h{-(-height // 10)}" aria-hidden="true" viewBox="0 0 {_WIDTH} {height}" '
         f'preserveAspectRatio="none">{drawings}</svg>'
     )
+
+
+def _merged(row: list[TracedCall], end: float) -> list[tuple[str, float, float]]:
+    """Kind, left end and width of a row's bars; bars between which no gap would be seen are one."""
+    bars: list[tuple[str, float, float]] = []
+    for call in row:
+        drawn = kind(call)
+        left, width = _place(call, end, _LEAST if drawn == "ok" else 2 * _LEAST)
+        if bars and bars[-1][0] == drawn and left - (bars[-1][1] + bars[-1][2]) < _GAP:
+            before = bars.pop()
+            left, width = before[1], max(before[2], left + width - before[1])
+        bars.append((drawn, left, width))
+    return bars
 
 
 def grid(end: float) -> str:

@@ -105,7 +105,9 @@ def _numbered(number: int, count: int) -> str:
 
 @functools.cache
 def _asset(file: str) -> str:
-    return Path(__file__).with_name(file).read_text(encoding="utf-8")
+    """A file beside this one. Its rules outrank those of a page around a run, which they would not by a class alone."""
+    text = Path(__file__).with_name(file).read_text(encoding="utf-8")
+    return text.replace(".toolchord-run", ":is(.toolchord-run,#toolchord)") if file.endswith(".css") else text
 
 
 @functools.cache
@@ -132,7 +134,7 @@ def _run(trace: Trace, room: int, number: str, level: int) -> str:
     parts.append(_program(trace, found))
     parts += _outcome(trace, level)
     if trace.ledger is not None and trace.ledger.tools:
-        parts += [_heading("What it came to", level), _ledger(trace.ledger)]
+        parts += [_heading("What it came to", level), _ledger(trace.ledger, number)]
     label = f' aria-label="{_text(number)}"' if number else ""
     return f'<section class="toolchord-run tc-is-{trace.status}"{label}>\n' + "\n".join(parts) + "\n</section>"
 
@@ -170,25 +172,20 @@ def _program(trace: Trace, found: dict[int, Strip]) -> str:
     rows = []
     for row in program(trace, found):
         if isinstance(row, Gap):
-            what = "line" if row.first == row.last else "lines"
-            rows.append(f'<li class="tc-gap">{what} {_range(row)} not shown</li>')
+            rows.append(f'<li class="tc-gap">{row.said()}</li>')
         else:
             rows.append(_line(row, coloured[row.number - 1], trace.error, end, opened))
     text = bars.axis(end) if found else ""
     if rows:
         text += f'<ol class="tc-lines">{"".join(rows)}</ol>'
-    if others := elsewhere(trace, found):
-        shown = "".join(_strip(strip, end, opened) for strip in others)
-        text += ('<p class="tc-note">Calls whose line is not known</p>' if trace.code else "") + shown
+    if (others := elsewhere(trace, found)) is not None:
+        text += '<p class="tc-note">Calls whose line is not known</p>' if trace.code else ""
+        text += _strip(others, end, opened)
     if trace.more_calls:
         text += f'<p class="tc-note">{plural(trace.more_calls, "more call")} not in this trace</p>'
     if not found:
         text += '<p class="tc-note">It called no tool.</p>'
     return f'<div class="tc-program">{text}</div>'
-
-
-def _range(gap: Gap) -> str:
-    return f"{gap.first}" if gap.first == gap.last else f"{gap.first} to {gap.last}"
 
 
 def _opened(trace: Trace) -> set[int]:
@@ -199,11 +196,21 @@ def _opened(trace: Trace) -> set[int]:
 
 
 def _line(row: Line, text: Sequence[tuple[str, str]], error: RunError | None, end: float, opened: set[int]) -> str:
-    classes = " ".join(["tc-line"] + ["tc-made"] * (row.strip is not None) + ["tc-bad"] * row.failed)
+    classes = " ".join(["tc-line", *_state(row)])
     code = "".join(f'<i class="tc-{what}">{_text(piece)}</i>' if what else _text(piece) for what, piece in text)
     below = _failure(error) if row.failed and error is not None else ""
     strip = _strip(row.strip, end, opened) if row.strip is not None else ""
-    return f'<li class="{classes}" value="{row.number}"><code>{code or " "}</code>{below}{strip}</li>'
+    # <pre>, not <code>: nbconvert's parser keeps the spaces of an indentation in that alone.
+    return f'<li class="{classes}" value="{row.number}"><pre>{code or " "}</pre>{below}{strip}</li>'
+
+
+def _state(row: Line) -> list[str]:
+    """How a line is marked: by its calls, and as the one that failed."""
+    found = row.strip.marks() if row.strip is not None else {}
+    words = (
+        ["tc-made"] * (row.strip is not None) + ["tc-odd"] * ("failed" in found) + ["tc-held-up"] * ("waits" in found)
+    )
+    return words + ["tc-bad"] * row.failed
 
 
 def _failure(error: RunError) -> str:
@@ -295,15 +302,16 @@ def _block(text: str, what: str) -> str:
     return f'<details class="tc-long"><summary>{much} of {what}</summary>{pre}</details>'
 
 
-def _ledger(ledger: RunLedger) -> str:
+def _ledger(ledger: RunLedger, number: str) -> str:
     headings, rows = table(ledger)
     head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
     body = "".join(
         f'<tr><th scope="row">{_text(tool)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
         for tool, *cells in rows
     )
+    label = f"{number}, calls by tool" if number else "Calls by tool"
     return (
-        '<div class="tc-table" tabindex="0" role="region" aria-label="Calls by tool"><table>'
+        f'<div class="tc-table" tabindex="0" role="region" aria-label="{label}"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         f'<p class="tc-small">{_text(spent(ledger))}</p>'
     )

@@ -99,10 +99,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Gap:
-    """Lines that are left out, both ends included."""
+    """Lines that are left out, both ends included, and how many calls they made."""
 
     first: int
     last: int
+    calls: int = 0
+
+    def said(self) -> str:
+        """In words."""
+        which = f"line {self.first}" if self.first == self.last else f"lines {self.first} to {self.last}"
+        return f"{which} not shown" + (f", with {plural(self.calls, 'call')}" if self.calls else "")
 
 
 def lines(code: str) -> list[str]:
@@ -135,7 +141,8 @@ def program(trace: Trace, found: dict[int, Strip]) -> list[Line | Gap]:
     last = 0
     for number in [*shown, len(texts) + 1]:
         if number > last + 1:
-            rows.append(Gap(last + 1, number - 1))
+            calls = sum(len(strip.calls) for line, strip in found.items() if last < line < number)
+            rows.append(Gap(last + 1, number - 1, calls))
         if number <= len(texts):
             rows.append(Line(number, texts[number - 1], found.get(number), number == failing))
         last = number
@@ -154,10 +161,13 @@ def _shown(count: int, marked: Sequence[int]) -> list[int]:
     return sorted(chosen)
 
 
-def elsewhere(trace: Trace, found: dict[int, Strip]) -> list[Strip]:
-    """Calls that stand under no line."""
+def elsewhere(trace: Trace, found: dict[int, Strip]) -> Strip | None:
+    """The calls that stand under no line."""
     count = len(lines(trace.code))
-    return [strip for line, strip in found.items() if not 1 <= line <= count]
+    others = [strip for line, strip in found.items() if not 1 <= line <= count]
+    calls = [call for strip in others for call in strip.calls]
+    listed = [call for strip in others for call in strip.listed][:LISTED]
+    return Strip(0, calls, listed) if calls else None
 
 
 def in_place(trace: Trace) -> bool:
@@ -197,7 +207,7 @@ def explained(call: TracedCall) -> list[str]:
 def extent(trace: Trace) -> float:
     """Seconds from one end of the time axis to the other."""
     ends = (call.started + call.duration for call in trace.calls)
-    return max([trace.duration, 1e-6, *(end for end in ends if math.isfinite(end))])
+    return min(max([trace.duration, 1e-6, *(end for end in ends if math.isfinite(end))]), 1e9)
 
 
 def ticks(seconds: float) -> list[float]:
@@ -210,7 +220,7 @@ def ticks(seconds: float) -> list[float]:
 
 def span(seconds: float) -> str:
     """A time as a person reads it."""
-    seconds = max(0.0, seconds)
+    seconds = min(max(0.0, seconds), 1e9)
     if seconds < 0.00995:
         return f"{seconds * 1000:.1f}".removesuffix(".0") + " ms"
     if seconds < 0.9995:
