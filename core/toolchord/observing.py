@@ -52,6 +52,8 @@ __all__ = [
 _logger = logging.getLogger("toolchord")
 _logger.addHandler(logging.NullHandler())
 
+_GIVEN_UP = (asyncio.CancelledError, GeneratorExit)
+
 
 @dataclass
 class GuestTimes:
@@ -101,7 +103,7 @@ class RunNote:
     def status(self) -> str:
         """running, ok, failed, paused, cancelled or raised."""
         if self.error is not None:
-            return "cancelled" if isinstance(self.error, asyncio.CancelledError) else "raised"
+            return "cancelled" if isinstance(self.error, _GIVEN_UP) else "raised"
         if self.result is None:
             return "running"
         if self.result.error is None:
@@ -139,7 +141,7 @@ class CallNote:
             return "running"
         if isinstance(self.error, CallPaused):
             return "paused"
-        return "cancelled" if isinstance(self.error, asyncio.CancelledError) else "raised"
+        return "cancelled" if isinstance(self.error, _GIVEN_UP) else "raised"
 
     @property
     def error_type(self) -> str | None:
@@ -261,7 +263,10 @@ def seen(note: Note) -> Iterator[None]:
         for end in reversed(ends):
             _ended(end)
         if token is not None:
-            running.reset(token)
+            try:
+                running.reset(token)
+            except ValueError:  # a run that nobody went on with is closed elsewhere: there is nothing to put back
+                pass
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import math
 import os
 import traceback
 from typing import Any
@@ -37,7 +38,7 @@ def decision_about(note: CallNote) -> str | None:
 def spent_by(result: ExecutionResult) -> dict[str, Any]:
     """What a run came to. Where much would have to be written out to be counted, it is told by its bytes."""
     kept = sum(call.result_bytes for call in result.calls)
-    cost = sum(call.cost for call in result.calls if not call.replayed)
+    cost = math.fsum(call.cost for call in result.calls if not call.replayed)
     saved = kept // 4
     if kept + result.usage.bytes_out <= _COUNTED:
         saved = result.ledger().tokens_saved
