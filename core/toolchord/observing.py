@@ -309,6 +309,11 @@ def _log(note: Note) -> Callable[[], None]:
     return end
 
 
+def _printable(name: str) -> str:
+    """A name that a program may have made up, without what would begin a new line."""
+    return name if name.isprintable() else ascii(name)
+
+
 def _log_run(note: RunNote) -> None:
     result = note.result
     failed = result.error if result is not None else None
@@ -324,7 +329,7 @@ def _log_run(note: RunNote) -> None:
         "error_kind": kind or None,
         "line": failed.line if failed is not None else None,
     }
-    why = f" ({fields['error_type']})" if note.status in ("failed", "raised") else ""
+    why = f" ({_printable(str(fields['error_type']))})" if note.status in ("failed", "raised") else ""
     _logger.info("run %s: %s%s, %d calls, %.3f s", note.run_id, note.status, why, calls, note.duration, extra=fields)
 
 
@@ -344,7 +349,7 @@ def _log_call(note: CallNote) -> None:
         "cost": identity.cost,
     }
     form = "run %s: call %d of %s: %s, %.3f s"
-    _logger.debug(form, run_id, identity.number, identity.tool, note.status, note.duration, extra=fields)
+    _logger.debug(form, run_id, identity.number, _printable(identity.tool), note.status, note.duration, extra=fields)
 
 
 def _log_task(note: TaskNote) -> None:

@@ -47,7 +47,12 @@ def spent_by(result: ExecutionResult) -> dict[str, Any]:
 
 def name_of(tool: str) -> str:
     """A tool's name as models know it."""
-    return tool.removeprefix("default.")[:200]
+    return clean(tool.removeprefix("default.")[:200])
+
+
+def clean(text: str) -> str:
+    """A text without lone surrogates, which no exporter can write: one of them would lose the whole batch."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def type_of(error: BaseException | None) -> str | None:
@@ -91,4 +96,4 @@ def as_text(value: Any) -> str:
 def masked(text: str, limit: int) -> str:
     """A text without what looks like a credential, and no longer than that."""
     # Cut before it is masked as well, so that a credential at the cut is not shown in half.
-    return shorten(redact(shorten(text, 4 * limit)), limit).encode("utf-8", "backslashreplace").decode()
+    return clean(shorten(redact(shorten(text, 4 * limit)), limit))
