@@ -53,6 +53,8 @@ __all__ = [
 _logger = logging.getLogger("toolchord")
 _logger.addHandler(logging.NullHandler())
 
+_GIVEN_UP = (asyncio.CancelledError, GeneratorExit)
+
 
 @dataclass
 class GuestTimes:
@@ -102,7 +104,7 @@ class RunNote:
     def status(self) -> str:
         """running, ok, failed, paused, cancelled or raised."""
         if self.error is not None:
-            return "cancelled" if isinstance(self.error, asyncio.CancelledError) else "raised"
+            return "cancelled" if isinstance(self.error, _GIVEN_UP) else "raised"
         if self.result is None:
             return "running"
         if self.result.error is None:
@@ -140,7 +142,7 @@ class CallNote:
             return "running"
         if isinstance(self.error, CallPaused):
             return "paused"
-        return "cancelled" if isinstance(self.error, asyncio.CancelledError) else "raised"
+        return "cancelled" if isinstance(self.error, _GIVEN_UP) else "raised"
 
     @property
     def error_type(self) -> str | None:
@@ -262,7 +264,10 @@ def seen(note: Note) -> Iterator[None]:
         for end in reversed(ends):
             _ended(end)
         if token is not None:
-            running.reset(token)
+            try:
+                running.reset(token)
+            except ValueError:  # a run that nobody went on with is closed elsewhere: there is nothing to put back
+                pass
 
 
 @contextmanager
@@ -305,6 +310,11 @@ def _log(note: Note) -> Callable[[], None]:
     return end
 
 
+def _printable(name: str) -> str:
+    """A name that a program may have made up, without what would begin a new line."""
+    return name if name.isprintable() else ascii(name)
+
+
 def _log_run(note: RunNote) -> None:
     result = note.result
     failed = result.error if result is not None else None
@@ -320,7 +330,7 @@ def _log_run(note: RunNote) -> None:
         "error_kind": kind or None,
         "line": failed.line if failed is not None else None,
     }
-    why = f" ({fields['error_type']})" if note.status in ("failed", "raised") else ""
+    why = f" ({_printable(str(fields['error_type']))})" if note.status in ("failed", "raised") else ""
     _logger.info("run %s: %s%s, %d calls, %.3f s", note.run_id, note.status, why, calls, note.duration, extra=fields)
 
 
@@ -340,7 +350,7 @@ def _log_call(note: CallNote) -> None:
         "cost": identity.cost,
     }
     form = "run %s: call %d of %s: %s, %.3f s"
-    _logger.debug(form, run_id, identity.number, identity.tool, note.status, note.duration, extra=fields)
+    _logger.debug(form, run_id, identity.number, _printable(identity.tool), note.status, note.duration, extra=fields)
 
 
 def _log_task(note: TaskNote) -> None:

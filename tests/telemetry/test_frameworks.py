@@ -21,6 +21,7 @@ from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langchain_core.tracers.schemas import Run
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import Command
 from langsmith import Client
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.tools import FunctionTool
@@ -32,7 +33,7 @@ from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 
 import toolchord
 import toolchord_llama_index
-from tests.telemetry.seen import Seen, instrumented
+from tests.telemetry.seen import Seen, instrumented, told
 from toolchord import CodeSandbox, Limits
 from toolchord_langchain import code_tool, registry_from
 from toolchord_langgraph import CodeOrchestrator
@@ -199,10 +200,10 @@ def _joined(seen: Seen) -> list[str]:
 # LangGraph
 
 
-def graph_of(sandbox: CodeSandbox, code: str) -> Any:
+def graph_of(sandbox: CodeSandbox, code: str, **options: Any) -> Any:
     registry = registry_from([search])
     registry.add(toolchord.tool_from(plain))
-    orchestrator = CodeOrchestrator([registry], sandbox=sandbox)
+    orchestrator = CodeOrchestrator([registry], sandbox=sandbox, **options)
 
     def model(state: MessagesState) -> dict[str, Any]:
         return {"messages": [AIMessage("", tool_calls=[call_of(code)])]}
@@ -231,6 +232,23 @@ async def test_in_a_graph_the_calls_nest_below_the_run(seen: Seen, sandbox: Code
         "request > execute_tool run_code > execute_tool search",
         "request > execute_tool run_code > run_program",
     ]
+
+
+async def test_a_graph_that_waits_for_a_person_goes_on_with_a_span_that_links_to_the_first(
+    seen: Seen, sandbox: CodeSandbox
+) -> None:
+    graph = graph_of(sandbox, PROGRAM, interrupt_on={"plain": True})
+    config = {"configurable": {"thread_id": "1"}}
+    await graph.ainvoke({"messages": [HumanMessage("Look.")]}, config)
+    state = await graph.ainvoke(Command(resume={"type": "approve"}), config)
+    assert state["messages"][-1].content == "1"
+    before, after = seen.named("execute_tool run_code")
+    assert before.context is not None
+    assert [link.context.span_id for link in after.links] == [before.context.span_id]
+    assert told(before)["toolchord.run.id"] == told(after)["toolchord.run.id"]
+    assert [told(one)["toolchord.run.status"] for one in (before, after)] == ["paused", "ok"]
+    assert len(seen.named("execute_tool search")) == 1
+    assert [told(one)["toolchord.call.status"] for one in seen.named("execute_tool plain")] == ["paused", "ok"]
 
 
 async def test_in_a_graph_that_openinference_watches_there_is_one_tree(

@@ -71,6 +71,13 @@ async def test_a_json_formatter_writes_a_line_for_each_run_and_call(logger: logg
     assert "the-" not in stream.getvalue()  # no arguments, results or messages
 
 
+async def test_a_program_writes_no_lines_of_its_own(logger: logging.Logger) -> None:
+    stream = handled(logger, logging.Formatter("%(levelname)s %(message)s"), logging.DEBUG)
+    async with CodeSandbox(tools=[search]) as sandbox:
+        await sandbox.execute("call_tool('x\\nINFO forged')")
+    assert [line.split()[0] for line in stream.getvalue().splitlines()] == ["DEBUG", "INFO"]
+
+
 async def test_structlog_renders_the_fields_beside_its_own(logger: logging.Logger) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.ExtraAdder()],

@@ -68,23 +68,33 @@ async def search(words: str) -> list[str]:
     return [words]
 
 
+def fail() -> None:
+    """Fail with half of a character."""
+    raise ValueError("\ud800")
+
+
 async def test_spans_and_metrics_arrive_at_a_collector(receiver: Receiver) -> None:
     tracers = TracerProvider()
     tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{receiver.url}/v1/traces")))
     reader = PeriodicExportingMetricReader(OTLPMetricExporter(f"{receiver.url}/v1/metrics"))
     meters = MeterProvider(metric_readers=[reader])
-    telemetry.instrument(tracer_provider=tracers, meter_provider=meters)
+    telemetry.instrument(tracer_provider=tracers, meter_provider=meters, capture_content=True)
     try:
-        async with CodeSandbox(tools=[search]) as sandbox:
+        async with CodeSandbox(tools=[search, fail]) as sandbox:
             assert (await sandbox.execute("return len(search('ä'))")).value == 1
+            await sandbox.execute("x = chr(0xD800)\nprint(x)\nsearch(words=x)")  # what can't be written as UTF-8
+            await sandbox.execute("try:\n    fail()\nexcept ValueError:\n    pass")
+            await sandbox.execute("call_tool('\ud800')")
     finally:
         telemetry.uninstrument()
         tracers.shutdown()
         meters.shutdown()
     scopes = [scope for sent in receiver.traces for resource in sent.resource_spans for scope in resource.scope_spans]
     assert {scope.scope.name for scope in scopes} == {"toolchord"}
-    spans = {span.name: span for scope in scopes for span in scope.spans}
-    assert set(spans) == {"execute_tool run_code", "run_program", "execute_tool search"}
+    found = [span for scope in scopes for span in scope.spans]
+    assert len([span for span in found if span.name == "execute_tool run_code"]) == 4
+    spans = {span.name: span for span in reversed(found)}  # the first of each name
+    assert {"execute_tool run_code", "run_program", "execute_tool search", "execute_tool fail"} <= set(spans)
     assert spans["execute_tool search"].parent_span_id == spans["execute_tool run_code"].span_id
     told = {one.key: one.value for one in spans["execute_tool search"].attributes}
     assert told["gen_ai.tool.name"].string_value == "search"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import threading
 from collections.abc import Iterator
@@ -192,6 +193,14 @@ async def test_the_context_of_the_host_is_as_it_was(seen: Seen, sandbox: CodeSan
     await sandbox.execute("fail(1)")
     assert trace.get_current_span() is before
     assert observing.running.get() is None
+
+
+async def test_a_run_that_is_never_gone_on_with_leaves_no_trouble(seen: Seen, sandbox: CodeSandbox) -> None:
+    work = sandbox.execute("search('a')")
+    contextvars.copy_context().run(work.send, None)
+    work.close()  # in another context than the one in which it began
+    assert observing.running.get() is None
+    assert told(seen.one("execute_tool run_code"))["toolchord.run.status"] == "cancelled"
 
 
 # what fails

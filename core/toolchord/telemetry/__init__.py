@@ -26,7 +26,7 @@ except ImportError as error:
 
 from toolchord.telemetry.spans import Telemetry
 
-__all__ = ["instrument", "uninstrument"]
+__all__ = ["ToolchordInstrumentor", "instrument", "uninstrument"]
 
 _CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
@@ -70,3 +70,22 @@ def uninstrument() -> None:
         observing.unobserve(_active.observe)
         observing.use_propagator(None)
     _active = None
+
+
+class ToolchordInstrumentor:
+    """The same as the command ``opentelemetry-instrument`` wants it, which finds it by an entry point."""
+
+    def instrument(
+        self,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
+        **_: object,
+    ) -> None:
+        """See `toolchord.telemetry.instrument`; what else the command gives every instrumentation is not needed."""
+        instrument(tracer_provider=tracer_provider, meter_provider=meter_provider, logger_provider=logger_provider)
+
+    def uninstrument(self, **_: object) -> None:
+        """See `toolchord.telemetry.uninstrument`."""
+        uninstrument()

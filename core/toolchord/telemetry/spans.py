@@ -27,6 +27,7 @@ from toolchord.telemetry.words import (
     TEXT,
     Attributes,
     as_text,
+    clean,
     decision_about,
     masked,
     message_of,
@@ -151,7 +152,7 @@ class Telemetry:
             tell = self.content or failed.kind in _OURS
             message = masked(failed.message, MESSAGE) if tell else ""
             told = masked(failed.traceback, MESSAGE) if self.content else ""
-            self._failed(span, failed.type[:100], message, RUN_CODE, stacktrace=told)
+            self._failed(span, clean(failed.type[:100]), message, RUN_CODE, stacktrace=told)
 
     def _guest(self, note: RunNote, parent: Span, began: int) -> None:
         """The guest's span, which is written when it is gone: what came of it is known to the host only then."""
@@ -214,7 +215,7 @@ class Telemetry:
             attributes["toolchord.run.id"] = note.run.run_id
             attributes["gen_ai.tool.call.id"] = f"{note.run.run_id}.{identity.number}"
         if tool is not None and tool.metadata.description:
-            attributes["gen_ai.tool.description"] = shorten(tool.metadata.description, MESSAGE)
+            attributes["gen_ai.tool.description"] = clean(shorten(tool.metadata.description, MESSAGE))
         content = self.content and (tool is None or tool.metadata.replay != "never")
         if content and not note.call.large:
             attributes["gen_ai.tool.call.arguments"] = as_text(dict(note.call.arguments))
@@ -260,7 +261,7 @@ class Telemetry:
     def _task(self, note: TaskNote) -> Callable[[], None]:
         attributes: Attributes = {"gen_ai.operation.name": "invoke_agent", "toolchord.way": note.way}
         if note.model:
-            attributes["gen_ai.request.model"] = str(note.model)
+            attributes["gen_ai.request.model"] = clean(str(note.model))
         span, leave = self._enter("invoke_agent", attributes)
 
         def end() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import math
 import os
 import traceback
 from typing import Any
@@ -37,7 +38,7 @@ def decision_about(note: CallNote) -> str | None:
 def spent_by(result: ExecutionResult) -> dict[str, Any]:
     """What a run came to. Where much would have to be written out to be counted, it is told by its bytes."""
     kept = sum(call.result_bytes for call in result.calls)
-    cost = sum(call.cost for call in result.calls if not call.replayed)
+    cost = math.fsum(call.cost for call in result.calls if not call.replayed)
     saved = kept // 4
     if kept + result.usage.bytes_out <= _COUNTED:
         saved = result.ledger().tokens_saved
@@ -46,7 +47,12 @@ def spent_by(result: ExecutionResult) -> dict[str, Any]:
 
 def name_of(tool: str) -> str:
     """A tool's name as models know it."""
-    return tool.removeprefix("default.")[:200]
+    return clean(tool.removeprefix("default.")[:200])
+
+
+def clean(text: str) -> str:
+    """A text without lone surrogates, which no exporter can write: one of them would lose the whole batch."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def type_of(error: BaseException | None) -> str | None:
@@ -90,4 +96,4 @@ def as_text(value: Any) -> str:
 def masked(text: str, limit: int) -> str:
     """A text without what looks like a credential, and no longer than that."""
     # Cut before it is masked as well, so that a credential at the cut is not shown in half.
-    return shorten(redact(shorten(text, 4 * limit)), limit).encode("utf-8", "backslashreplace").decode()
+    return clean(shorten(redact(shorten(text, 4 * limit)), limit))
