@@ -15,7 +15,7 @@ import hashlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -203,7 +203,7 @@ class Journal:
         self._undone: set[int] = set()
 
     @classmethod
-    def continuing(cls, record: RunRecord) -> Journal:
+    def continuing(cls, record: RunRecord) -> Self:
         """The journal with which a run of the same program goes on where the recorded one was.
 
         Raises:

@@ -74,7 +74,7 @@ class CodeSandbox:
                 f"registry must be a ToolRegistry, not {type(registry).__name__}; pass tools=[...]"
             )
         self.limits = _limits(limits, Limits())
-        self._policy = _policy(policy, None)
+        self.policy = _policy(policy, None)
         self.shapes = shapes
         self._registry = registry
         self._tools: Tools = None
@@ -129,7 +129,7 @@ class CodeSandbox:
             prepared = await self._prepare(code, tools, inputs, chosen, journal, variables)
             if isinstance(prepared, RunError):
                 return ExecutionResult(error=prepared)
-            prepared.gate = Gate(_policy(policy, self._policy), prepared.journal, caller=caller, dry_run=dry_run)
+            prepared.gate = Gate(_policy(policy, self.policy), prepared.journal, caller=caller, dry_run=dry_run)
             async with self._guest(chosen) as channel:
                 result = await prepared.run(channel, chosen, watch)
         finally:
@@ -305,7 +305,7 @@ class Session:
         prepared = await sandbox._prepare(code, self._tools if tools is None else tools, inputs, chosen, Journal())
         if isinstance(prepared, RunError):
             return ExecutionResult(error=prepared)
-        prepared.gate = Gate(sandbox._policy, prepared.journal)
+        prepared.gate = Gate(sandbox.policy, prepared.journal)
         async with self._turn:
             if self._channel is None:
                 self._channel = await sandbox._open(GuestLimits(chosen.memory, None))

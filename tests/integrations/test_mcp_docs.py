@@ -62,4 +62,4 @@ async def test_programs_for_every_client(tmp_path: Path) -> None:
         assert refused.isError
         [block] = refused.content
         assert isinstance(block, TextContent)
-        assert "ApprovalUnavailable" in block.text
+        assert "CallDenied" in block.text
