@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import time
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -151,8 +152,13 @@ async def open_questions(ctx: Context[Any]) -> list[dict[str, Any]]:
         question
         for entry in entries.values()
         for number, question in entry.get("asked", {}).items()
-        if number not in entry["answers"]
+        if number not in entry["answers"] and not is_over(question)
     ]
+
+
+def is_over(question: Mapping[str, Any]) -> bool:
+    """Whether an answer to it comes too late."""
+    return question["expires"] is not None and question["expires"] <= time.time()
 
 
 _SEATS: WeakKeyDictionary[Any, dict[str, Seat]] = WeakKeyDictionary()
