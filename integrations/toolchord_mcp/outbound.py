@@ -88,6 +88,8 @@ def code_server(
     Raises:
         ConfigurationError: arguments that make no sense; a pattern that fits no tool; names and a policy together.
     """
+    if policy is not None and not isinstance(policy, Policy):
+        raise ConfigurationError(f"policy must be a Policy, not {type(policy).__name__}; write Policy(ask('pay'))")
     rules = Rules(ask, allow)
     if policy is None:
         policy = sandbox.policy
