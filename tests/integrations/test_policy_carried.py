@@ -230,7 +230,8 @@ async def test_a_call_runs_as_it_was_edited_unless_that_is_denied(framework: str
 async def test_a_request_that_has_expired_is_refused_and_the_run_goes_on(framework: str) -> None:
     policy = Policy(ask("pay", expires=0.0), otherwise="allow")
     code = (
-        "try:\n    await pay(to='ann', amount=1)\nexcept PermissionError as error:\n    return [str(error), await note('x')]"
+        "try:\n    await pay(to='ann', amount=1)\n"
+        "except PermissionError as error:\n    return [str(error), await note('x')]"
     )
     value, did, asked = await carried(framework, lambda given: "approve", policy=policy, code=code)
     assert value == ["default.pay was refused: the request expired before anybody answered", "x"]
@@ -244,7 +245,7 @@ async def test_a_request_that_has_expired_is_refused_and_the_run_goes_on(framewo
 async def test_a_question_that_nobody_answers_ends_by_itself_and_an_answer_after_that_is_refused() -> None:
     shop = Shop()
     async with CodeSandbox(policy=Policy(ask("pay", expires=0.0, why="money"), otherwise="allow")) as sandbox:
-        code = "import asyncio\ntry:\n    await pay(to='ann', amount=1)\nexcept PermissionError:\n    return await note('x')"
+        code = "try:\n    await pay(to='ann', amount=1)\nexcept PermissionError:\n    return await note('x')"
         handler = started(CodeOrchestratorToolSpec(sandbox, shop.registry), code)
         async with asyncio.timeout(60):
             events = [event async for event in handler.stream_events()]
