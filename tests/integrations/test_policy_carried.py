@@ -32,7 +32,7 @@ from toolchord import (
     create_registry,
     deny,
 )
-from toolchord.errors import ConfigurationError
+from toolchord.errors import CallPaused, ConfigurationError
 from toolchord_langgraph import CodeOrchestrator
 from toolchord_llama_index import AnswerRefused, CodeOrchestratorToolSpec, answer, code_act_agent, open_questions
 from toolchord_mcp import code_server
@@ -144,6 +144,11 @@ async def llama_index(
 
 
 def started(spec: CodeOrchestratorToolSpec, code: str) -> Any:
+    """A run of a workflow that runs a program."""
+    return workflow(spec, code).run()
+
+
+def workflow(spec: CodeOrchestratorToolSpec, code: str) -> Workflow:
     """A workflow with one step, which runs a program."""
     (tool,) = spec.to_tool_list()
 
@@ -152,7 +157,7 @@ def started(spec: CodeOrchestratorToolSpec, code: str) -> Any:
         async def start(self, ctx: Context, ev: StartEvent) -> StopEvent:
             return StopEvent(result=await tool.acall(ctx=ctx, code=code))
 
-    return Plain().run()
+    return Plain()
 
 
 async def mcp(
@@ -254,6 +259,75 @@ async def test_a_question_that_nobody_answers_ends_by_itself_and_an_answer_after
         assert (question.why, question.expires is not None) == ("money", True)
         assert await open_questions(handler.ctx) == []
         assert not any(isinstance(event, AnswerRefused) for event in events)
+
+
+async def test_an_edited_call_that_was_cut_off_is_asked_about_and_goes_on_as_it_was_edited() -> None:
+    paid: list[str] = []
+    begun = asyncio.Event()
+
+    async def pay(to: str, amount: int) -> str:
+        """Pay."""
+        paid.append(f"{to} {amount}")
+        if not begun.is_set():
+            begun.set()
+            await asyncio.Event().wait()
+        return f"paid {to} {amount}"
+
+    code = "return await pay(to='ann', amount=50)"
+    async with CodeSandbox(policy=Policy(ask("pay"))) as sandbox, asyncio.timeout(60):
+        flow = workflow(CodeOrchestratorToolSpec(sandbox, [pay]), code)
+        handler = flow.run()
+        async for event in handler.stream_events():
+            if isinstance(event, InputRequiredEvent):
+                assert event.choices == ["approve", "edit", "reject", "respond"]
+                handler.ctx.send_event(answer(event, "edit", arguments={"to": "ann", "amount": 5}))
+                break
+        await begun.wait()
+        snapshot = json.loads(json.dumps(handler.ctx.to_dict()))
+        await handler.cancel_run()
+        handler = flow.run(ctx=Context.from_dict(flow, snapshot))
+        asked, refused = [], []
+        async for event in handler.stream_events():
+            if isinstance(event, InputRequiredEvent):
+                asked.append(event)
+                handler.ctx.send_event(answer(event, "edit", arguments={"to": "eve", "amount": 9}))
+            elif isinstance(event, AnswerRefused):
+                refused.append(event.reason)
+                handler.ctx.send_event(answer(asked[-1], "approve"))
+        assert (await handler).raw_output == "paid ann 5"
+    assert [(one.kind, one.tool_kwargs, one.choices) for one in asked] == [
+        ("unclear", {"to": "ann", "amount": 5}, ["approve", "reject", "respond"])
+    ]
+    assert refused == ["its response is 'edit'; choose one of approve, reject, respond"]
+    assert paid == ["ann 5", "ann 5"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "more", "value"),
+    [
+        ("reject", {"message": "too slow"}, "CallDenied: default.build was refused: too slow"),
+        ("respond", {"value": {"built": 1}}, {"built": 1}),
+    ],
+)
+async def test_a_tool_that_paused_itself_is_answered_in_the_same_words(
+    choice: Any, more: dict[str, Any], value: Any
+) -> None:
+    ran: list[str] = []
+
+    async def build(what: str) -> str:
+        """Build."""
+        ran.append(what)
+        raise CallPaused("the build runs")
+
+    code = "try:\n    return await build('x')\nexcept PermissionError as e:\n    return f'{type(e).__name__}: {e}'"
+    async with CodeSandbox() as sandbox, asyncio.timeout(60):
+        handler = started(CodeOrchestratorToolSpec(sandbox, [build]), code)
+        async for event in handler.stream_events():
+            if isinstance(event, InputRequiredEvent):
+                assert event.choices == ["approve", "reject", "respond"]
+                handler.ctx.send_event(answer(event, choice, **more))
+        assert (await handler).raw_output == value
+    assert ran == ["x"]
 
 
 async def test_a_run_in_which_nobody_can_be_asked_refuses_the_call_and_goes_on() -> None:
