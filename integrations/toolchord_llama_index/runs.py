@@ -37,6 +37,9 @@ from toolchord_llama_index.private import Step, Wait, WaitingForEvent
 from toolchord_llama_index.state import Kept, is_over, seat_of
 from toolchord_llama_index.stream import Stream
 
+_LATER = 0.05
+"""Seconds after which a question has expired by every clock."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -142,7 +145,7 @@ class CodeRun:
         for call in result.pending:
             if (fields := await self._put(call, kept, tool_id)) is not None:
                 # Streamed when the step waits, so that no answer can come too early.
-                left = None if fields["expires"] is None else max(0.0, fields["expires"] - time.time())
+                left = None if fields["expires"] is None else max(0.0, fields["expires"] - time.time()) + _LATER
                 says = InputRequiredEvent(**fields)
                 waits.append(Wait(f"{name}:{fields['request_id']}", says=says, timeout=left))
             elif call.pause is not None and isinstance(call.pause.reason, WaitingForEvent):

@@ -145,14 +145,15 @@ class Seat:
 async def open_questions(ctx: Context[Any]) -> list[dict[str, Any]]:
     """The fields of each question that programs have for a person and that is not answered yet.
 
-    For a process that goes on from a serialised Context: it has not seen the events.
+    For a process that goes on from a serialised Context: it has not seen the events. One that has expired is among
+    them: an answer to it comes too late, but lets the program go on, which gets a CallDenied.
     """
     entries = await ctx.store.get(_ROOT, default=None) or {}
     return [
         question
         for entry in entries.values()
         for number, question in entry.get("asked", {}).items()
-        if number not in entry["answers"] and not is_over(question)
+        if number not in entry["answers"]
     ]
 
 

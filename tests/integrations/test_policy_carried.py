@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from mcp import types
 from mcp.server.fastmcp import Context as ServerContext
 from mcp.server.fastmcp import FastMCP
 from mcp.shared.memory import create_connected_server_and_client_session
+from workflows.events import WorkflowIdleEvent
 
 from toolchord import (
     Bounds,
@@ -148,7 +150,7 @@ def started(spec: CodeOrchestratorToolSpec, code: str) -> Any:
     return workflow(spec, code).run()
 
 
-def workflow(spec: CodeOrchestratorToolSpec, code: str) -> Workflow:
+def workflow(spec: CodeOrchestratorToolSpec, code: str) -> Any:
     """A workflow with one step, which runs a program."""
     (tool,) = spec.to_tool_list()
 
@@ -259,6 +261,31 @@ async def test_a_question_that_nobody_answers_ends_by_itself_and_an_answer_after
         assert (question.why, question.expires is not None) == ("money", True)
         assert await open_questions(handler.ctx) == []
         assert not any(isinstance(event, AnswerRefused) for event in events)
+
+
+async def test_a_question_that_expired_while_no_process_ran_fails_when_it_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = Shop()
+    code = "try:\n    await pay(to='ann', amount=1)\nexcept PermissionError as error:\n    return str(error)"
+    async with CodeSandbox(policy=Policy(ask("pay", expires=1000.0))) as sandbox, asyncio.timeout(60):
+        flow = workflow(CodeOrchestratorToolSpec(sandbox, shop.registry), code)
+        handler = flow.run()
+        async for event in handler.stream_events(expose_internal=True):
+            if isinstance(event, WorkflowIdleEvent):
+                break
+        snapshot = json.loads(json.dumps(handler.ctx.to_dict()))
+        await handler.cancel_run()
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + 2000.0)
+        handler = flow.run(ctx=Context.from_dict(flow, snapshot))
+        [question] = await open_questions(handler.ctx)
+        handler.ctx.send_event(answer(question))
+        reasons = [event.reason async for event in handler.stream_events() if isinstance(event, AnswerRefused)]
+        assert reasons == ["it came too late: the question has expired"]
+        told = "default.pay was refused: the request expired before anybody answered"
+        assert (await handler).raw_output == told
+    assert shop.did == []
 
 
 async def test_an_edited_call_that_was_cut_off_is_asked_about_and_goes_on_as_it_was_edited() -> None:
