@@ -16,7 +16,7 @@ import hashlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TypedDict, Unpack
+from typing import Self, TypedDict, Unpack
 
 import msgspec
 
@@ -83,7 +83,7 @@ class Journal:
         self._undone: set[int] = set()
 
     @classmethod
-    def continuing(cls, past: RunRecord | Journal, **options: Unpack[_Options]) -> Journal:
+    def continuing(cls, past: RunRecord | Journal, **options: Unpack[_Options]) -> Self:
         """The journal with which a run of the same program goes on where an earlier one was.
 
         Args:

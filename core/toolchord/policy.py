@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -115,7 +116,7 @@ class Rule:
 
     def matches(self, tool: Tool, caller: str, arguments: Mapping[str, Any]) -> bool:
         """Whether it is about this call; whatever the predicate raises gets out."""
-        if self.tool is not None and self.tool not in (tool.full_name, tool.name, *tool.aliases):
+        if self.tool is not None and not _named(self.tool, tool):
             return False
         if self.namespace is not None and self.namespace != tool.namespace:
             return False
@@ -124,6 +125,11 @@ class Rule:
         if self.caller is not None and self.caller != caller:
             return False
         return self.when is None or bool(self.when(arguments))
+
+
+def _named(wanted: str, tool: Tool) -> bool:
+    names = (tool.full_name, tool.name, *tool.aliases)
+    return wanted in names or any(fnmatchcase(name, wanted) for name in names)
 
 
 def _rule(verdict: Verdict, tool: str | None, given: dict[str, Any]) -> Rule:
@@ -158,7 +164,7 @@ def allow(tool: str | None = None, **given: Any) -> Rule:
     """A rule that lets calls run.
 
     Args:
-        tool: the tool's name, alias or full name; None: every tool.
+        tool: the tool's name, alias or full name, or a pattern of it such as ``files.*``; None: every tool.
         namespace: only tools of this namespace.
         capability: only tools that were registered with it, such as ``"read_only"``.
         caller: only calls from here: ``"sandbox"`` for programs, or what the host passes as `caller=`.

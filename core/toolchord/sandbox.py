@@ -85,7 +85,7 @@ class CodeSandbox:
                 f"registry must be a ToolRegistry, not {type(registry).__name__}; pass tools=[...]"
             )
         self.limits = _limits(limits, Limits())
-        self._policy = _policy(policy, None)
+        self.policy = _policy(policy, None)
         self.shapes = shapes
         self._registry = registry
         self._tools: Tools = None
@@ -144,7 +144,7 @@ class CodeSandbox:
                 if isinstance(prepared, RunError):
                     note.result = ExecutionResult(error=prepared)
                     return note.result
-                prepared.gate = Gate(_policy(policy, self._policy), prepared.journal, caller=caller, dry_run=dry_run)
+                prepared.gate = Gate(_policy(policy, self.policy), prepared.journal, caller=caller, dry_run=dry_run)
                 note.result = await self._run(prepared, chosen, watch, variables)
                 return note.result
             finally:
@@ -347,7 +347,7 @@ class Session:
             prepared = await sandbox._prepare(code, tools, inputs, chosen, journal)
             note.result = ExecutionResult(error=prepared) if isinstance(prepared, RunError) else None
             if isinstance(prepared, Prepared):
-                prepared.gate = Gate(sandbox._policy, journal)
+                prepared.gate = Gate(sandbox.policy, journal)
                 note.result = await self._run(prepared, chosen, watch)
             assert note.result is not None
             return note.result

@@ -360,8 +360,8 @@ async def test_several_questions_are_open_at_once_and_answered_in_any_order(hous
     [
         ("approve", {}, "pay ann 1", ["pay ann 1"]),
         ("edit", {"arguments": {"to": "eve", "amount": 7}}, "pay eve 7", ["pay eve 7"]),
-        ("reject", {"message": "too much"}, "CallRejected: too much", []),
-        ("reject", {}, "CallRejected: a person rejected this call of default.pay", []),
+        ("reject", {"message": "too much"}, "CallDenied: default.pay was refused: too much", []),
+        ("reject", {}, "CallDenied: default.pay was refused", []),
         ("respond", {"value": {"paid": [1, None]}}, {"paid": [1, None]}, []),
     ],
 )
@@ -392,7 +392,7 @@ async def test_a_tool_that_is_imported_only_when_it_is_called_is_held_too(house:
     code = "found = await search_tools('later')\nreturn call_tool(found[0]['name'], n=1), later(n=2)"
     events = await played(house.agent(code, ask=["later"]).run(user_msg="go"), says("reject"))
     assert [event.tool_kwargs for event in of(InputRequiredEvent, events)] == [{"n": 1}, {"n": 2}]
-    assert "CallRejected" in of(CodeEnded, events)[0].error
+    assert "CallDenied" in of(CodeEnded, events)[0].error
     found = next(event for event in of(ToolCallResult, events) if event.tool_id == "c1:1")
     assert (found.tool_name, found.tool_output.content[-6:]) == ("search_tools", " bytes")
     events = await played(house.agent(code, ask=["later"]).run(user_msg="go"), says("approve"))
@@ -420,7 +420,7 @@ async def test_one_event_may_hold_several_answers(house: House) -> None:
         both = [answer(ann, "reject").model_dump()["_data"], answer(cid, "respond", value=0).model_dump()["_data"]]
         handler.ctx.send_event(HumanResponseEvent(answers=both))
         await asyncio.wait_for(handler, 60)
-    assert "CallRejected" in house.told
+    assert "CallDenied" in house.told
     assert not [line for line in house.ran if line.startswith("pay")]
 
 
