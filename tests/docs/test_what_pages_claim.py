@@ -49,7 +49,7 @@ async def test_a_client_runs_programs_by_the_configuration_of_the_page_on_mcp(tm
         assert refused.isError
         [block] = refused.content
         assert isinstance(block, TextContent)
-        assert "ApprovalUnavailable" in block.text
+        assert "CallDenied" in block.text
 
 
 def test_a_small_table_of_the_page_on_the_orchestrator_is_the_measured_one() -> None:
