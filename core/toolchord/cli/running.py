@@ -70,9 +70,11 @@ def _displayed(live: bool) -> Iterator[Watch | None]:
     if not live:
         yield None
         return
-    from toolchord import terminal  # first: it says what to install where rich is missing
+    from toolchord.terminal import watching  # first: it says what to install where rich is missing
 
-    with terminal.watching(console=terminal.Console(stderr=True)) as watch:
+    from rich.console import Console  # isort: skip
+
+    with watching(console=Console(stderr=True)) as watch:
         yield watch
 
 
