@@ -48,8 +48,8 @@ class Prepared:
         record = self._record
         if (reason := await self.journal.begin(record)) is not None:
             return ExecutionResult(error=RunError("ReplayDivergence", reason, kind="divergence", position=0))
-        if (begin := getattr(watch, "begin", None)) is not None:
-            begin(record.code)
+        if (began := getattr(watch, "began", None)) is not None:
+            began(record.code)
         start = {
             "code": record.code,
             "inputs": record.inputs,
@@ -73,8 +73,8 @@ class Prepared:
             await asyncio.to_thread(self._shapes.save)
         self.journal.write_to(record)
         result.record = record
-        if (end := getattr(watch, "end", None)) is not None:
-            end(result)
+        if (ended := getattr(watch, "ended", None)) is not None:
+            ended(result)
         return result
 
 
