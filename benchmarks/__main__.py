@@ -1,9 +1,7 @@
-"""`make bench`: all benchmarks, one after another."""
+"""`make bench`: what the sandbox costs on this machine."""
 
 from __future__ import annotations
 
-import asyncio
+from toolchord.cli.bench import bench
 
-from benchmarks.core import main
-
-asyncio.run(main())
+bench()

@@ -10,7 +10,8 @@ from toolchord.compensation import compensate
 from toolchord.durable import DurableJournal
 from toolchord.extraction import extract_program
 from toolchord.identity import CallIdentity, call_cancelled, charge, current_call
-from toolchord.journal import Journal, RunRecord
+from toolchord.journal import Journal
+from toolchord.lasting import LastingSessions
 from toolchord.ledger import RunLedger, ToolTotals
 from toolchord.limits import Limits
 from toolchord.observed import ShapeStore
@@ -18,6 +19,7 @@ from toolchord.orchestrator import Attempt, OrchestratedRun, Orchestrator
 from toolchord.policy import Bounds, Policy, allow, ask, deny
 from toolchord.pool import IsolationReport
 from toolchord.prompt import format_tools_for_llm
+from toolchord.recording import RunRecord
 from toolchord.registry import (
     ToolInfo,
     ToolRegistry,
@@ -26,7 +28,6 @@ from toolchord.registry import (
     register_tool,
     reset_registry,
 )
-from toolchord.resubmission import Resubmission
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage
 from toolchord.rows import Codec, JournalStore, MemoryStore, SealedStore
 from toolchord.sandbox import CodeSandbox, Session
@@ -53,6 +54,7 @@ __all__ = [
     "IsolationReport",
     "Journal",
     "JournalStore",
+    "LastingSessions",
     "Limits",
     "LiveTrace",
     "MemoryStore",
@@ -61,7 +63,6 @@ __all__ = [
     "Output",
     "Policy",
     "Reply",
-    "Resubmission",
     "RunError",
     "RunLedger",
     "RunRecord",

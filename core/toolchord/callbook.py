@@ -10,7 +10,8 @@ from collections import Counter, deque
 from dataclasses import replace
 
 from toolchord.dispatch import Prepared
-from toolchord.journal import Outcome
+from toolchord.identity import CallIdentity
+from toolchord.recording import Outcome
 from toolchord.results import CallRecord
 
 _BATCH = 512 << 10
@@ -28,7 +29,7 @@ _KEPT_ARGUMENTS = 64 << 10
 class Call:
     """A call of the program: where it came from and how far it is."""
 
-    __slots__ = ("delivered", "line", "occurrence", "prepared", "record", "size", "task")
+    __slots__ = ("delivered", "identity", "line", "occurrence", "prepared", "record", "size", "task")
 
     def __init__(self, prepared: Prepared, record: CallRecord, size: int, occurrence: int, line: Line | None) -> None:
         self.prepared = prepared
@@ -38,6 +39,12 @@ class Call:
         self.line = line
         self.task: asyncio.Task[None] | None = None
         self.delivered = False
+        self.identity: CallIdentity | None = None
+
+    def charge(self) -> None:
+        """Note what it has cost so far, even if nobody waits for its end."""
+        if self.identity is not None:
+            self.record.cost = self.record.cost or self.identity.cost
 
     def settle(self, outcome: Outcome, *, replayed: bool) -> bool:
         """Note how it ended; whether that is news."""
@@ -109,8 +116,9 @@ class CallBook:
         record = CallRecord(
             number, prepared.name, kept, line, now, digest=prepared.digest, private=private, heard=heard
         )
-        self._occurrences[prepared.digest] += 1
-        call = Call(prepared, record, size, self._occurrences[prepared.digest], self._line(prepared))
+        same = prepared.same or prepared.digest
+        self._occurrences[same] += 1
+        call = Call(prepared, record, size, self._occurrences[same], self._line(prepared))
         self.calls[number] = call
         self._unserved += size
         self._step_up(number)
@@ -163,10 +171,10 @@ class CallBook:
         self.completed.append(outcome)
         self._undelivered += outcome.size
 
-    def stopped(self, number: int, cost: float) -> None:
-        """A call runs no more; `cost` is what it came to, even if nobody waited for its end."""
+    def stopped(self, number: int) -> None:
+        """A call runs no more."""
         call = self.calls[number]
-        call.record.cost = call.record.cost or cost
+        call.charge()
         self.running -= 1
         if not (number in self.paused and call.line is not None and call.line.keeps):
             self._step_out(number)
@@ -224,6 +232,7 @@ class CallBook:
         for line in self._lines.values():
             line.behind.clear()
         for call in self.calls.values():
+            call.charge()
             if call.record.status == "running":
                 call.record.status = "unfinished"
                 if call.task is not None:

@@ -108,12 +108,6 @@ class Catalogue:
         """Every name that `resolve` knows, with its tool."""
         return self._index.items()
 
-    def mapped(self, change: Callable[[Tool], Tool]) -> Catalogue:
-        """The same tools, each as `change` gives it back: gated, for one."""
-        changed = {exposed.tool: change(exposed.tool) for exposed in self.tools}
-        unlisted = frozenset(changed[tool] for tool in self.unlisted if tool in changed)
-        return _build((*changed.values(), *self.closed), unlisted, self.caller)
-
     def path(self, exposed: Exposed) -> str:
         """How a program writes the tool: ``get_orders``, or ``sales.get_orders`` where the bare name is not its own."""
         return self._paths.get(exposed.tool, exposed.identifier)

@@ -7,6 +7,7 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING, Any
 
+from toolchord.limits import Limits
 from toolchord.pool import Guest
 from toolchord.results import RunError
 from toolchord_guest import wire
@@ -108,6 +109,17 @@ class Channel(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         self.guest.kill()
+
+
+def error_of(failure: wire.Failure, limits: Limits) -> RunError:
+    """What ended a program, as its guest told it."""
+    line = failure.line or None
+    if failure.kind == "memory":
+        message = f"memory: the program needed more than {limits.memory >> 20} MiB of memory"
+        return RunError("LimitExceeded", message, line, "limit", failure.traceback, "memory")
+    kind = failure.kind if failure.kind in ("program", "syntax", "refused", "value", "deadlock") else "program"
+    path = failure.path or None
+    return RunError(failure.type, failure.message, line, kind, failure.traceback, path=path, hint=failure.hint)
 
 
 def cause_of_death(code: int | None, failure: str | None) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from toolchord.catalogue import Catalogue
 from toolchord.errors import ConfigurationError
 from toolchord.identity import CallIdentity, current
-from toolchord.journal import Journal, Outcome, RunRecord
+from toolchord.journal import Journal
+from toolchord.recording import Outcome, RunRecord
 from toolchord.results import CallRecord, ExecutionResult
 from toolchord.tools import Tool
 
@@ -93,10 +94,8 @@ def _ended(record: RunRecord) -> dict[int, Outcome]:
 
 
 async def _undone(call: CallRecord, tool: Tool, outcome: Outcome, record: RunRecord, journal: Journal) -> Compensation:
-    identity = CallIdentity(call.id, call.tool, call.digest, call.line, outcome.occurrence)
-    identity = CallIdentity(
-        call.id, call.tool, call.digest, call.line, outcome.occurrence, key=f"{journal.key(identity)}-undo"
-    )
+    identity = CallIdentity(call.id, call.tool, call.digest, call.line, outcome.occurrence, same=outcome.same)
+    identity = replace(identity, key=f"{journal.key(identity)}-undo")
     if not await journal.undoing(call.id):
         return Compensation(call, "unclear")
     decision = record.decisions.get(f"{call.id}:{call.digest}")

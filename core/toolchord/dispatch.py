@@ -10,6 +10,7 @@ import asyncio
 import builtins
 import contextvars
 import functools
+import hashlib
 import inspect
 import itertools
 import threading
@@ -29,12 +30,14 @@ from toolchord.errors import (
 )
 from toolchord.gate import Gate
 from toolchord.identity import CallIdentity, current
-from toolchord.journal import Journal, Outcome, RecordedPart, check_same
+from toolchord.journal import Journal, check_same
 from toolchord.lanes import is_passing, lane_of, retried
 from toolchord.observed import ShapeStore
+from toolchord.observing import CallNote, on, seen
+from toolchord.recording import Outcome, RecordedPart
 from toolchord.redact import redact
 from toolchord.tools import Tool
-from toolchord_guest.values import Encoder, Unsupported
+from toolchord_guest.values import Encoder, Unsupported, packed
 
 _EXPLAINED = 50
 """Unknown names for which a run is told what is near."""
@@ -48,6 +51,12 @@ _SMALL = 2000
 
 _REFS = 1 << 12
 """Numbers for the large pieces of one value."""
+
+_LARGE = 256 << 10
+"""Bytes of arguments past which they are not copied for the tool."""
+
+_COMPARED = 1 << 20
+"""Bytes of plain arguments past which it takes too long to compare calls that are written differently."""
 
 _LONGEST_NAME = 200
 _LONGEST_MESSAGE = 20_000
@@ -63,6 +72,7 @@ class Prepared:
         digest: of name and arguments as the program sent them, so that a record can be checked without the tools.
         large: nobody but the tool keeps the arguments.
         own: it is a helper of the sandbox's own, such as search_tools, which no policy is about.
+        same: of name and arguments, however the program wrote them; empty where they are large, or fit no tool.
     """
 
     name: str
@@ -72,6 +82,7 @@ class Prepared:
     problem: ToolCallError | None = None
     large: bool = False
     own: bool = False
+    same: str = ""
 
     @property
     def repeatable(self) -> bool:
@@ -103,8 +114,15 @@ class Dispatcher:
         """No call is served any more; blocking tools that still run are left to their end."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def prepare(self, name: str, args: list[Any], kwargs: dict[str, Any], made: str, *, large: bool) -> Prepared:
-        """Find the tool and arrange its arguments. `made` is the digest of the call as it was made."""
+    def prepare(self, name: str, args: list[Any], kwargs: dict[str, Any], made: str, size: int) -> Prepared:
+        """Find the tool and arrange its arguments.
+
+        Args:
+            name: of the tool, as the program has it.
+            args, kwargs: as the program sent them.
+            made: the digest of the call as it was made.
+            size: bytes of the encoded arguments.
+        """
         if len(name) > _LONGEST_NAME:  # looking for what is near costs time
             shown = f"{name[:40]}…"
             problem = ToolNotAvailable(
@@ -119,7 +137,9 @@ class Dispatcher:
             arguments = tool.bind(args, kwargs)
         except InvalidArguments as error:
             return Prepared(tool.full_name, tool, _named(args, kwargs), made, error)
-        return Prepared(tool.full_name, tool, arguments, made, large=large, own=exposed is None)
+        same = _same(tool.full_name, arguments, size)
+        own = exposed is None
+        return Prepared(tool.full_name, tool, arguments, made, large=size > _LARGE, own=own, same=same)
 
     async def serve(self, call: Prepared, identity: CallIdentity, gate: Gate, starting: Starting) -> Outcome:
         """Run a prepared call to its end; only a cancellation, a pause and a journal's trouble get out.
@@ -131,6 +151,17 @@ class Dispatcher:
             starting: called before the tool runs for the first time.
         """
         begun = _Begun(starting)
+        if not on():
+            return await self._serve(call, identity, gate, begun)
+        note = CallNote(call, identity)
+        with seen(note):
+            try:
+                note.outcome = await self._serve(call, identity, gate, begun)
+            finally:
+                note.cause = begun.error
+        return note.outcome
+
+    async def _serve(self, call: Prepared, identity: CallIdentity, gate: Gate, begun: _Begun) -> Outcome:
         try:
             if call.problem is not None:
                 raise call.problem
@@ -150,13 +181,13 @@ class Dispatcher:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            failed = self._failed(call.name, error)
+            failed, begun.error = self._failed(call.name, error), error
         except JournalTrouble as trouble:
             raise trouble.error from None
         except (KeyboardInterrupt, GeneratorExit, CallPaused):
             raise
         except BaseException as error:
-            failed = self._failed(call.name, error)
+            failed, begun.error = self._failed(call.name, error), error
         replay = "record" if call.tool is None else call.tool.metadata.replay
         number, digest, occurrence = identity.number, identity.digest, identity.occurrence
         return Outcome(
@@ -276,6 +307,22 @@ class Dispatcher:
         return Encoder().encode(details)
 
 
+def _same(tool: str, arguments: Mapping[str, Any], size: int) -> str:
+    """A digest of tool and arguments, the same for ``f(1)`` and ``f(x=1)``; empty where it takes too long."""
+    if size > _COMPARED:
+        return ""
+    digest = hashlib.sha256(tool.encode())
+    for name in sorted(arguments):
+        key, body = name.encode("utf-8", "surrogatepass"), packed(arguments[name])
+        if body is None:
+            if size > _LARGE:
+                return ""
+            body = b"~" + Encoder().encode(arguments[name])
+        digest.update(b" %d %s %d " % (len(key), key, len(body)))
+        digest.update(body)
+    return digest.hexdigest()
+
+
 class JournalTrouble(BaseException):
     """What a journal raised while a call was served: no tool's error, and no program's business."""
 
@@ -294,10 +341,11 @@ async def guarded(work: Awaitable[T]) -> T:
 
 
 class _Begun:
-    """Says once that a tool is about to run."""
+    """Says once that a tool is about to run; keeps why its call failed, for those who look on."""
 
     def __init__(self, starting: Starting) -> None:
         self.yes = False
+        self.error: BaseException | None = None
         self._starting = starting
 
     async def __call__(self) -> None:

@@ -22,17 +22,15 @@ from typing import Self
 
 import msgspec
 
-from toolchord.approvals import ApprovalRequest, Decision, Request, Unclear, checked
+from toolchord.approvals import ApprovalRequest, Decision, Request, Unclear
 from toolchord.attempts import Attempt
 from toolchord.errors import CallPaused, ConfigurationError, JournalConflict, JournalUnreadable
 from toolchord.identity import CallIdentity
-from toolchord.journal import FORMAT, Answers, Event, Journal, Outcome, RunRecord, check_same, cleared, unclear
+from toolchord.journal import Answers, Journal, UnclearHandler, check_same, named, unclear
+from toolchord.recording import FORMAT, Event, Outcome, RunRecord
 from toolchord.rows import JournalStore, MemoryStore, Rows, latest_attempt, unpacked
 
 __all__ = ["DurableJournal", "JournalStore", "MemoryStore", "Unclear"]
-
-UnclearHandler = Callable[[CallIdentity], Awaitable[Decision | None]]
-"""Asked about a call of which it is not known whether it took effect."""
 
 _START = re.compile(r"start/(\d+)/(\d+)(?:/\d+)?")
 
@@ -48,6 +46,7 @@ class _Header(msgspec.Struct, frozen=True):
     program: str
     python: tuple[int, int]
     repairs: str = ""
+    traceparent: str = ""
 
 
 class DurableJournal(Journal):
@@ -60,13 +59,14 @@ class DurableJournal(Journal):
     ) -> None:
         """Not for users; see `open`."""
         header = unpacked(rows.run, stored["header"], _Header) if "header" in stored else None
-        super().__init__(seed=header.seed if header else None, epoch=header.epoch if header else None)
+        seed, epoch = (header.seed, header.epoch) if header else (None, None)
+        super().__init__(seed=seed, epoch=epoch, unclear=unclear)
+        self.traceparent = header.traceparent if header else ""
         self.run = rows.run
         self.attempt = attempt
         self._rows = rows
         self._header = header
         self._mine: Attempt | None = None
-        self._unclear = unclear
         self._repairs = header.repairs if header else repairs
         self._outcomes = _outcomes(rows.run, stored)
         self._begun = _begun(stored)
@@ -90,6 +90,7 @@ class DurableJournal(Journal):
         *,
         unclear: UnclearHandler | None = None,
         repairs: str = "",
+        repeat_failed: bool = False,
         max_bytes: int = _MOST,
     ) -> Self:
         """Begin an attempt at a run: its first one, or one that goes on where the last one was.
@@ -97,12 +98,10 @@ class DurableJournal(Journal):
         Args:
             store: where runs are kept.
             run: the run's name in the store.
-            unclear: asked before a call is run that began in an earlier attempt and left no outcome, if its tool is
-                neither READ_ONLY nor IDEMPOTENT. It returns None to let the call run (again), a Decision that says
-                what became of it, or raises: a `CallPaused` waits. By default the run waits for an answer, see
-                `Approvals`.
+            unclear: see `Journal`. By default the run waits for an answer, see `Approvals`.
             repairs: for another program's first attempt: the run whose calls it shall not repeat, see
                 `Journal.repairing`. That run is fenced off.
+            repeat_failed: see `Journal`.
             max_bytes: bytes that the run may write; past them no further call begins and the run ends with the limit
                 ``"journal"``.
 
@@ -120,6 +119,7 @@ class DurableJournal(Journal):
         attempt, mine, stored = await _claim(rows)
         try:
             journal = cls(rows, attempt, stored, unclear, repairs)
+            journal.repeat_failed = repeat_failed
             if journal._repairs:
                 await journal._learn(store)
         except BaseException:
@@ -162,7 +162,8 @@ class DurableJournal(Journal):
         ).hexdigest()
         known = self._header
         if known is None:
-            self._header = _Header(FORMAT, self.seed, self.epoch, program, sys.version_info[:2], self._repairs)
+            python, trace = sys.version_info[:2], self.traceparent
+            self._header = _Header(FORMAT, self.seed, self.epoch, program, python, self._repairs, trace)
             await self._put("header", msgspec.msgpack.encode(self._header))
             return None
         if known.format != FORMAT:
@@ -192,7 +193,7 @@ class DurableJournal(Journal):
             self._rows.make_room()
             outcome = await self._produced(call, produce)
             check_same(known, outcome)
-        return await self._settled(outcome)
+        return await self._settled(named(outcome, call))
 
     async def _produced(self, call: CallIdentity, produce: Callable[[], Awaitable[Outcome]]) -> Outcome:
         try:
@@ -201,7 +202,7 @@ class DurableJournal(Journal):
             if call.number in self._begun and self._begun[call.number] == self.attempt:
                 await self._put(f"pause/{self._place(call.number)}", b"")  # it began, and took no effect
                 self._starts[call.number] += 1  # an adapter may have it answered, and begun again, in this attempt
-                del self._begun[call.number], self._given[call.digest, call.occurrence]
+                del self._begun[call.number], self._given[call.place]
             raise
 
     async def _settled(self, outcome: Outcome) -> Outcome:
@@ -210,7 +211,7 @@ class DurableJournal(Journal):
         if not await self._rows.put(f"call/{outcome.call}", row):
             first = _outcomes(self.run, await self._rows.load())[outcome.call]
             outcome = outcome if first.missing else first
-        self._outcomes[outcome.call] = self._given[outcome.digest, outcome.occurrence] = outcome
+        self._outcomes[outcome.call] = self._given[outcome.place] = outcome
         return outcome
 
     async def read_again(self) -> None:
@@ -223,23 +224,13 @@ class DurableJournal(Journal):
 
     async def starting(self, call: CallIdentity) -> None:
         """See `Journal.starting`."""
-        await self._put(f"start/{self._place(call.number)}", msgspec.msgpack.encode((call.digest, call.occurrence)))
+        await self._put(f"start/{self._place(call.number)}", msgspec.msgpack.encode(call.place))
         self._begun[call.number] = self.attempt
-        self._given[call.digest, call.occurrence] = None
+        self._given[call.place] = None
 
     async def undoing(self, number: int) -> bool:
         """See `Journal.undoing`."""
         return await self._rows.put(f"undo/{number}", b"", fence=self.attempt)
-
-    async def clear(self, call: CallIdentity, request: Unclear) -> Outcome | None:
-        """See `Journal.clear`."""
-        if self._unclear is None:
-            return await super().clear(call, request)
-        decision = await self._unclear(call)
-        if decision is None:
-            return None
-        checked(decision, request)
-        return cleared(call, decision)
 
     async def keep(self, event: Event) -> None:
         """See `Journal.keep`."""
@@ -311,11 +302,10 @@ def _asked(run: str, stored: Mapping[str, bytes]) -> list[Request]:
 
 
 def _answers(run: str, stored: Mapping[str, bytes]) -> Answers:
-    """What the calls of a run gave, by digest and occurrence."""
+    """What the calls of a run gave, by `CallIdentity.place`."""
     outcomes = _outcomes(run, stored)
-    answers: Answers = {(one.digest, one.occurrence): one for one in outcomes.values()}
+    answers: Answers = {one.place: one for one in outcomes.values()}
     for key, number, _ in _open_starts(stored):
         if number not in outcomes:
-            digest, occurrence = unpacked(run, stored[key], tuple[str, int])
-            answers[digest, occurrence] = None
+            answers[unpacked(run, stored[key], tuple[str, int])] = None
     return answers

@@ -10,6 +10,7 @@
     │   ├── JournalConflict         another attempt has taken over the run
     │   ├── IsolationUnavailable    this machine can't give the walls that were asked for
     │   ├── JournalUnreadable       a run's rows were altered, or written with another codec
+    │   ├── SessionUnreadable       what a session left was altered, or signed with another secret
     │   └── ModelRunError           a model's provider failed, or a run with it took too many requests
     └── ProgramError                what `ExecutionResult.raise_for_error` raises: a failed program
         ├── ProgramRefused          the language policy or a check before the run said no
@@ -55,6 +56,7 @@ __all__ = [
     "RegistrationError",
     "ReplayDivergence",
     "SandboxClosed",
+    "SessionUnreadable",
     "ToolCallError",
     "ToolNotAvailable",
     "ToolNotFoundError",
@@ -139,6 +141,21 @@ class JournalUnreadable(DeveloperError):
         super().__init__(
             f"the run {run!r} can't be read: {reason}; open it with the codec and version that wrote it, "
             f"or delete it from its store"
+        )
+
+
+class SessionUnreadable(DeveloperError):
+    """What is kept of a session can't be trusted: altered, incomplete, older than it was, or of another secret.
+
+    Attributes:
+        key: the session's.
+    """
+
+    def __init__(self, key: str, reason: str) -> None:
+        self.key = key
+        super().__init__(
+            f"the session {key!r} can't be read: {reason}; give the secret that signed it, or let it begin anew with "
+            f"LastingSessions.forget"
         )
 
 

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 from toolchord.approvals import ApprovalRequest, Decision
 from toolchord.errors import CallPaused, InvalidArguments
 from toolchord.identity import CallIdentity
-from toolchord.journal import Journal, Outcome, refusal, request_id
+from toolchord.journal import Journal, request_id
 from toolchord.policy import Judge, Policy, Rule
+from toolchord.recording import Outcome, refusal
 from toolchord.tools import Tool, ToolCapability
 from toolchord_guest.values import Encoder
 

@@ -21,7 +21,9 @@ class CallIdentity:
         tool: the tool's full name.
         digest: SHA-256 of tool and arguments as the program sent them, in hexadecimal.
         line: the program's line that made it, 0 if unknown.
-        occurrence: which one of the run's calls with this digest it is, from 1.
+        same: SHA-256 of tool and arguments by parameter name, the same however the call is written: ``f(1)`` or
+            ``f(x=1)``; empty where that is not known.
+        occurrence: which one of the run's calls that are the same it is, from 1.
         key: an idempotency key: the same whenever this call of this run is made, another one for every other call.
             It is left out when identities are compared.
         ended: set when nobody waits for the call any more; see `call_cancelled`.
@@ -38,11 +40,17 @@ class CallIdentity:
     ended: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
     arguments: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     charges: list[float] = field(default_factory=list, compare=False, repr=False)
+    same: str = field(default="", compare=False, repr=False)
 
     @property
     def cost(self) -> float:
         """What the call has cost so far, in the money of whoever charged it."""
         return math.fsum(self.charges)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Which call it is, in this program and in a repaired one."""
+        return self.same or self.digest, self.occurrence
 
 
 current: ContextVar[CallIdentity | None] = ContextVar("toolchord_call", default=None)

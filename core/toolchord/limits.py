@@ -24,6 +24,12 @@ class Limits:
         concurrency: calls that run at the same time; more wait their turn.
         source: bytes of the program's text.
         variables: bytes of what it may leave for the next program, see `toolchord.Variables`.
+
+    Examples:
+        >>> from toolchord import CodeSandbox
+        >>> with CodeSandbox(limits=Limits(output=1_000)) as sandbox:
+        ...     sandbox.execute_sync("while True: print('again')").error.message
+        'output: the program printed more than 1,000 bytes'
     """
 
     wall_time: float = 30.0

@@ -62,6 +62,17 @@ class ShapeStore:
 
     Raises:
         ConfigurationError: the file is none of ours.
+
+    Examples:
+        >>> from toolchord import CodeSandbox, create_registry, format_tools_for_llm
+        >>> registry, shapes = create_registry(), ShapeStore()
+        >>> tool = registry.add(lambda: {"id": 7, "name": "Ann"}, "get_user")
+        >>> with CodeSandbox(registry, shapes=shapes) as sandbox:
+        ...     result = sandbox.execute_sync("return get_user().name")
+        >>> print(format_tools_for_llm(registry, shapes=shapes).split("\\n\\n")[1])
+        class GetUserObserved(TypedDict):
+            id: int
+            name: str
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:

@@ -8,24 +8,26 @@ calls that it makes again from the record, so nothing runs twice.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from toolchord.approvals import Decision
 from toolchord.catalogue import Catalogue, Source
 from toolchord.chat import Message, ModelFunction, Reply, ToolRequest, ask, offers_tools
 from toolchord.choice import Choice, Way, choose
 from toolchord.errors import ConfigurationError
 from toolchord.extraction import extract_program, program_in_arguments
+from toolchord.identity import CallIdentity
 from toolchord.instructions import PROGRAM_TOOL, RUN_CODE, instructions
-from toolchord.journal import Event
+from toolchord.journal import Journal
 from toolchord.ledger import RunLedger
 from toolchord.limits import Limits
 from toolchord.native.results import ModelRun, TokenUsage, count
+from toolchord.observing import TaskNote, seen
 from toolchord.plaincalls import PlainCalls
 from toolchord.prompt import format_tools_for_llm
-from toolchord.resubmission import Resubmission
 from toolchord.results import CallRecord, ExecutionResult, Watch
 from toolchord.sandbox import CodeSandbox
 from toolchord.tools import waited
@@ -82,7 +84,7 @@ class OrchestratedRun:
     usage: TokenUsage | None = None
     native: ModelRun | None = field(default=None, repr=False)
     _waiting: list[ToolRequest] = field(default_factory=list, repr=False)  # not answered yet, the paused one first
-    _resubmission: Resubmission | None = field(default=None, repr=False)
+    _journal: Journal | None = field(default=None, repr=False)
     _paused: list[ExecutionResult] = field(default_factory=list, repr=False)  # what a later attempt went on with
 
     @property
@@ -112,8 +114,18 @@ class OrchestratedRun:
         return bundle(self.traces(), answer=self.text)
 
     def ledger(self, *, count: Callable[[str], int] | None = None) -> RunLedger:
-        """What its programs came to together, see `ExecutionResult.ledger`; `turns` and `usage` are the model's."""
-        whole = RunLedger.total(attempt.result.ledger(count=count) for attempt in self.attempts)
+        """What its programs came to together, see `ExecutionResult.ledger`; `turns` and `usage` are the model's.
+
+        A model that calls tools itself, and makes no mistake, makes the calls of a corrected program only.
+        """
+        ledgers = [attempt.result.ledger(count=count) for attempt in self.attempts]
+        for attempt, ledger in list(zip(self.attempts, ledgers, strict=True))[:-1]:
+            if not attempt.result.ok:
+                ledger.plain_tokens = ledger.plain_turns = 0
+                for one in ledger.tools:
+                    one.tokens = 0
+        whole = RunLedger.total(ledgers)
+        whole.finished = self.result is None or self.result.ok
         whole.money += math.fsum(result.ledger(count=count).money for result in self._paused)
         return whole
 
@@ -143,10 +155,20 @@ class Orchestrator:
         max_prompt_tokens: an approximate bound for the description of the tools.
         max_chars: the length of one result as the model reads it, at most.
         limits: what one program may spend; None: the sandbox's own.
-        repeat_failed: see `Resubmission`.
+        repeat_failed: see `Journal`.
 
     Raises:
         ConfigurationError: arguments that make no sense, or a way that is not possible.
+
+    Examples:
+        >>> def model(messages):  # yours asks a language model
+        ...     return "```python\\nreturn price('pear') * 3\\n```" if len(messages) == 2 else "That is 2.4 euros."
+        >>> def price(item: str) -> float:
+        ...     return {"apple": 0.5, "pear": 0.8}[item]
+        >>> with CodeSandbox(tools=[price]) as sandbox:
+        ...     run = Orchestrator(model, sandbox).run_sync("What do three pears cost?")
+        >>> run.text, run.turns
+        ('That is 2.4 euros.', 2)
     """
 
     def __init__(
@@ -184,7 +206,7 @@ class Orchestrator:
         self._max_prompt_tokens = max_prompt_tokens
         self._limits = limits
         self._repeat_failed = repeat_failed
-        name = model_name or getattr(model, "name", "")
+        self._name = name = model_name or getattr(model, "name", "")
         self._native = native
         self.choice = choose(
             self._tools,
@@ -205,21 +227,37 @@ class Orchestrator:
         Raises:
             Exception: whatever the model raises; it should retry what can be retried.
         """
-        with self._conversation(watch) as conversation:
-            if self.choice.way == "native":
-                return await conversation.native(task)
-            return await conversation.begin(task)
+        note = self._note()
+        with seen(note), self._conversation(watch) as conversation:
+            begin = conversation.native if self.choice.way == "native" else conversation.begin
+            note.run = await begin(task)
+            return note.run
 
-    async def resume(self, run: OrchestratedRun, *, watch: Watch | None = None) -> OrchestratedRun:
+    async def resume(
+        self, run: OrchestratedRun, decisions: Mapping[str, Decision] | None = None, *, watch: Watch | None = None
+    ) -> OrchestratedRun:
         """Go on with a run that is paused: its program runs again, and gets what already happened from the record.
+
+        Args:
+            run: the paused run.
+            decisions: what was answered to the requests of a policy, by their id: the ``pause.reason.id`` of the calls
+                in `OrchestratedRun.pending`. A stale one does nothing.
+            watch: see `run`.
 
         Raises:
             ConfigurationError: the run is not paused.
         """
-        if run.stop != "paused" or run._resubmission is None:
+        if run.stop != "paused" or run._journal is None:
             raise ConfigurationError(f'only a paused run is resumed; this one ended with stop="{run.stop}"')
-        with self._conversation(watch) as conversation:
-            return await conversation.resume(run)
+        usage = run.usage or TokenUsage()
+        note = self._note(run.turns, usage.input_tokens, usage.output_tokens)
+        with seen(note), self._conversation(watch) as conversation:
+            note.run = await conversation.resume(run, decisions or {})
+            return note.run
+
+    def _note(self, turns: int = 0, read: int = 0, written: int = 0) -> TaskNote:
+        """A task for those who look on."""
+        return TaskNote(self._name, self.choice.way, (turns, read, written))
 
     @contextmanager
     def _conversation(self, watch: Watch | None) -> Iterator[_Conversation]:
@@ -246,7 +284,7 @@ class _Conversation:
         self._plain = plain
         self._programs = owner.choice.way == "sandbox"
         self._watch = watch
-        self._attempts = Resubmission(repeat_failed=owner._repeat_failed)
+        self._before: Journal | None = None  # of the version of the program that failed
         self._failed = 0
         self._told_empty = False
         offered = [*([PROGRAM_TOOL] if self._programs else []), *plain.definitions]
@@ -289,15 +327,16 @@ class _Conversation:
             native=done,
         )
 
-    async def resume(self, run: OrchestratedRun) -> OrchestratedRun:
-        assert run._resubmission is not None
-        self._attempts = run._resubmission
+    async def resume(self, run: OrchestratedRun, decisions: Mapping[str, Decision]) -> OrchestratedRun:
+        assert run._journal is not None
+        journal = Journal.continuing(run._journal, **self._rules())
+        for name, decision in decisions.items():
+            journal.answer(name, decision)
         self._plain.calls = run.plain_calls
         paused = run.attempts.pop()
         run._paused.append(paused.result)
-        record = paused.result.record
         waiting = run._waiting
-        text, stop = await self._execute(run, paused.code, record.events if record is not None else None)
+        text, stop = await self._execute(run, paused.code, journal)
         if stop != "paused":
             run.messages.append(_told(text, waiting[0] if waiting else None))
             stop = stop or await self._serve_all(run, waiting[1:])
@@ -359,20 +398,27 @@ class _Conversation:
             return f"{request.name} is called from a program only: send one to run_code that calls it.", None
         return await self._plain.serve(request, self._owner._max_chars), None
 
+    def _rules(self) -> dict[str, Any]:
+        return {"unclear": _not_again, "repeat_failed": self._owner._repeat_failed}
+
+    def _next_journal(self) -> Journal:
+        """The next program's: a corrected one repeats nothing that its failed version did."""
+        before = self._before
+        return Journal(**self._rules()) if before is None else Journal.repairing(before, **self._rules())
+
     async def _execute(
-        self, run: OrchestratedRun, code: str, events: list[Event] | None = None
+        self, run: OrchestratedRun, code: str, journal: Journal | None = None
     ) -> tuple[str, Stop | None]:
         """Run a program; what the model is told, and why the run ends with it, if it does."""
         owner = self._owner
-        run._resubmission = self._attempts
-        journal = self._attempts.journal(events)
+        run._journal = self._before = journal = journal or self._next_journal()
         result = await owner._sandbox.execute(
             code, self._catalogue, limits=owner._limits, journal=journal, watch=self._watch
         )
         run.attempts.append(Attempt(code, result))
         text = result.for_model(owner._max_chars)
         if result.ok:
-            self._attempts = Resubmission(repeat_failed=owner._repeat_failed)  # what comes next is new work
+            self._before = None  # what comes next is new work
             self._failed = 0
             if owner._finish == "value":
                 run.text = text
@@ -385,6 +431,14 @@ class _Conversation:
         if self._failed > owner._max_repairs:
             return text, "repairs"
         return f"{text}\n\n{_AGAIN}", None
+
+
+async def _not_again(call: CallIdentity) -> Decision:
+    """Of a call that began in an earlier version of a program, and left no outcome."""
+    return Decision.reject(
+        "the same call began in an earlier version of this program, and it is not known how it ended. It is not "
+        "repeated; find out by other means what happened, or go on without it"
+    )
 
 
 def _told(text: str, request: ToolRequest | None) -> Message:

@@ -81,7 +81,7 @@ class PlainCalls:
         return shorten(await self._run(record, exposed), max_chars)
 
     async def _run(self, record: CallRecord, exposed: Exposed) -> str:
-        prepared = self._dispatcher.prepare(exposed.tool.full_name, [], dict(record.arguments), "", large=False)
+        prepared = self._dispatcher.prepare(exposed.tool.full_name, [], dict(record.arguments), "", 0)
         identity = CallIdentity(record.id, prepared.name, prepared.digest, 0, arguments=prepared.arguments)
         token = current.set(identity)
         record.started = time.monotonic()

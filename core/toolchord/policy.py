@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -115,7 +116,7 @@ class Rule:
 
     def matches(self, tool: Tool, caller: str, arguments: Mapping[str, Any]) -> bool:
         """Whether it is about this call; whatever the predicate raises gets out."""
-        if self.tool is not None and self.tool not in (tool.full_name, tool.name, *tool.aliases):
+        if self.tool is not None and not _named(self.tool, tool):
             return False
         if self.namespace is not None and self.namespace != tool.namespace:
             return False
@@ -124,6 +125,11 @@ class Rule:
         if self.caller is not None and self.caller != caller:
             return False
         return self.when is None or bool(self.when(arguments))
+
+
+def _named(wanted: str, tool: Tool) -> bool:
+    names = (tool.full_name, tool.name, *tool.aliases)
+    return wanted in names or any(fnmatchcase(name, wanted) for name in names)
 
 
 def _rule(verdict: Verdict, tool: str | None, given: dict[str, Any]) -> Rule:
@@ -158,7 +164,7 @@ def allow(tool: str | None = None, **given: Any) -> Rule:
     """A rule that lets calls run.
 
     Args:
-        tool: the tool's name, alias or full name; None: every tool.
+        tool: the tool's name, alias or full name, or a pattern of it such as ``files.*``; None: every tool.
         namespace: only tools of this namespace.
         capability: only tools that were registered with it, such as ``"read_only"``.
         caller: only calls from here: ``"sandbox"`` for programs, or what the host passes as `caller=`.
@@ -170,12 +176,33 @@ def allow(tool: str | None = None, **given: Any) -> Rule:
 
     Raises:
         ConfigurationError: arguments that make no sense.
+
+    Examples:
+        >>> from toolchord import CodeSandbox
+        >>> def pay(amount: int) -> str:
+        ...     return f"paid {amount}"
+        >>> policy = Policy(allow("pay", when=lambda a: a["amount"] < 100), deny(why="ask Ann first"))
+        >>> with CodeSandbox(tools=[pay], policy=policy) as sandbox:
+        ...     sandbox.execute_sync("return pay(amount=5)").value
+        ...     sandbox.execute_sync("return pay(amount=500)").error.message
+        'paid 5'
+        'default.pay was refused: ask Ann first'
     """
     return _rule("allow", tool, given)
 
 
 def ask(tool: str | None = None, **given: Any) -> Rule:
-    """A rule that pauses the run until somebody has answered; arguments as for `allow`."""
+    """A rule that pauses the run until somebody has answered; arguments as for `allow`.
+
+    Examples:
+        >>> from toolchord import CodeSandbox
+        >>> def pay(amount: int) -> str:
+        ...     return f"paid {amount}"
+        >>> with CodeSandbox(tools=[pay], policy=Policy(ask("pay"))) as sandbox:
+        ...     result = sandbox.execute_sync("return pay(amount=5)")
+        >>> result.error.kind, [(request.tool, request.arguments) for request in result.pending]
+        ('paused', [('default.pay', {'amount': 5})])
+    """
     return _rule("ask", tool, given)
 
 
@@ -192,6 +219,17 @@ class Policy:
         otherwise: what a call gets that no rule is about. ``"ask"`` by default: what nobody thought of is no surprise.
 
     A policy holds no state: what was counted belongs to a run.
+
+    Examples:
+        >>> from toolchord import CodeSandbox
+        >>> def pay(amount: int) -> str:
+        ...     return f"paid {amount}"
+        >>> policy = Policy(deny("pay", when=lambda a: a["amount"] > 100, why="too much"), otherwise="allow")
+        >>> with CodeSandbox(tools=[pay], policy=policy) as sandbox:
+        ...     sandbox.execute_sync("return pay(amount=5)").value
+        ...     sandbox.execute_sync("return pay(amount=500)").error.message
+        'paid 5'
+        'default.pay was refused: too much'
     """
 
     def __init__(self, *rules: Rule, otherwise: Verdict = "ask") -> None:

@@ -140,6 +140,15 @@ class Guest:
                 return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
         return 0.0
 
+    def peak_memory(self) -> int:
+        """Bytes that were resident at its peak, those that it shares with its siblings included; 0 once it is gone."""
+        with contextlib.suppress(OSError, StopIteration, ValueError):
+            pid = self.pid
+            if pid is not None:
+                lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+                return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) << 10
+        return 0
+
     def exit_code(self, timeout: float = 1.0) -> int | None:
         """How the guest ended (negative: by that signal), None if it is not known in time."""
         deadline = time.monotonic() + timeout

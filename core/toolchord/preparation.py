@@ -13,10 +13,13 @@ from toolchord.channel import Channel
 from toolchord.dispatch import Dispatcher, is_small
 from toolchord.errors import ConfigurationError
 from toolchord.gate import Gate
-from toolchord.journal import Journal, RunRecord
+from toolchord.journal import Journal
 from toolchord.limits import Limits
 from toolchord.observed import ShapeStore
+from toolchord.observing import running
 from toolchord.prompt import describe
+from toolchord.recording import RunRecord
+from toolchord.restoring import without
 from toolchord.results import ExecutionResult, RunError, Watch
 from toolchord.run import Run
 from toolchord.tools import Tool, tool_from
@@ -43,11 +46,15 @@ class Prepared:
         self.gate = Gate(None, journal)
         self._record = record
         self._offline = offline
+        self._begun = False
+        self._stuck: str | None = None
+        self.left = Variables()
 
     async def run(self, channel: Channel, limits: Limits, watch: Watch | None = None) -> ExecutionResult:
         record = self._record
-        if (reason := await self.journal.begin(record)) is not None:
+        if not self._begun and (reason := await self.journal.begin(record)) is not None:
             return ExecutionResult(error=RunError("ReplayDivergence", reason, kind="divergence", position=0))
+        self._begun = True
         if (began := getattr(watch, "began", None)) is not None:
             began(record.code)
         start = {
@@ -67,6 +74,9 @@ class Prepared:
         try:
             run = Run(channel, dispatcher, self.journal, limits, gate=self.gate, offline=self._offline, watch=watch)
             result = await run.go(wire.Start(body), parts)
+            self._stuck = run.restoring.stuck(result.error)
+            if (note := running.get()) is not None:
+                note.guest.peak_memory = channel.guest.peak_memory()
         finally:
             dispatcher.close()
         if self._shapes is not None:
@@ -76,6 +86,21 @@ class Prepared:
         if (ended := getattr(watch, "ended", None)) is not None:
             ended(result)
         return result
+
+    def let_go(self, result: ExecutionResult) -> bool:
+        """Whether a run ended while variables were restored, and is to begin again without what stopped it."""
+        if self._stuck is None or result.error is None or not self.left.names:
+            return False
+        self.left = without(self.left, self._stuck, f"{result.error.type}: {result.error.message}")
+        self._record.variables = self.left.to_bytes()
+        return True
+
+    def told(self, result: ExecutionResult) -> None:
+        """Complete a result with what became of the variables that an earlier program had left."""
+        result.variables = result.variables or Variables(self.left.data, self.left.definitions)
+        for name, reason in self.left.lost.items():
+            note = f"The variable {name} of an earlier program could not be restored: {reason}\n"
+            result.stderr = note + result.stderr
 
 
 MANY = 500

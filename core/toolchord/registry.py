@@ -37,6 +37,16 @@ class ToolRegistry:
     The coroutine methods are the face for applications; `add`, `tools`, `find` and `search` are the same without
     await. Wherever a namespace may be given, None means: ``"default"`` if the tool is there, else the only namespace
     that has it. Names may be written ``"namespace.name"``, and a tool's aliases work as well.
+
+    Examples:
+        >>> registry = ToolRegistry()
+        >>> tool = registry.add(max, "top", "math")
+        >>> registry.find("top") is registry.find("math.top") is tool
+        True
+        >>> about = "How far a number is from zero."
+        >>> deferred = registry.add(abs, "distance", "math", description=about, defer_loading=True)
+        >>> [found.full_name for found in registry.search("far from zero")]
+        ['math.distance']
     """
 
     def __init__(self) -> None:
@@ -335,6 +345,14 @@ def register_tool(
 
     Raises:
         RegistrationError: the name is taken, or the object or its metadata can't be used.
+
+    Examples:
+        >>> registry = create_registry()
+        >>> @register_tool("web.fetch", registry=registry)
+        ... async def fetch(url: str) -> str:
+        ...     "What is at an address."
+        >>> registry.find("fetch").metadata.description
+        'What is at an address.'
     """
     given = {
         **metadata,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolchord import errors
-from toolchord.journal import RunRecord
+from toolchord.recording import RunRecord
 from toolchord.variables import Variables
 
 if TYPE_CHECKING:

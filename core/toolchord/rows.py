@@ -180,7 +180,7 @@ def unpacked(run: str, data: bytes, kind: type[T]) -> T:
     """A row's data as `kind`; JournalUnreadable if it is none."""
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise JournalUnreadable(run, f"a row is no {getattr(kind, '__name__', kind)} ({error})") from error
 
 

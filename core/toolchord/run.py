@@ -14,20 +14,19 @@ from dataclasses import replace
 from typing import Any
 
 from toolchord.callbook import Call, CallBook
-from toolchord.channel import Channel, cause_of_death
+from toolchord.channel import Channel, cause_of_death, error_of
 from toolchord.dispatch import Dispatcher
 from toolchord.errors import CallPaused, LimitExceeded, ReplayDivergence
 from toolchord.gate import Gate
 from toolchord.identity import CallIdentity, current
-from toolchord.journal import Event, Journal, Outcome
+from toolchord.journal import Journal
 from toolchord.limits import Limits
+from toolchord.recording import Event, Outcome
+from toolchord.restoring import Restoring
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Usage, Watch
 from toolchord.variables import Variables
 from toolchord_guest import wire
 from toolchord_guest.values import Decoder
-
-_LARGE_ARGUMENTS = 256 << 10
-"""Bytes of arguments past which they are not copied for the tool."""
 
 
 class Run:
@@ -75,6 +74,7 @@ class Run:
         self._output_bytes = 0
         self._host_time = 0.0
         self._variables: Variables | None = None
+        self.restoring = Restoring(limits, self._cpu_time, self.exceed)
         self._readied = False
         self._produced = False
 
@@ -104,6 +104,7 @@ class Run:
         finally:
             wall.cancel()
             self._cpu_timer.cancel()
+            self.restoring.stop()
             driver.cancel()
             self._channel.run = None
             self._channel.spoke = self._channel.spoke or self._channel.left_over
@@ -116,7 +117,7 @@ class Run:
         result.calls = [call.record for call in self._book.calls.values()]
         result.duration = self._elapsed()
         result.variables = self._variables
-        cpu = max(0.0, self._channel.guest.cpu_time() - self._cpu_before)
+        cpu = max(0.0, self._cpu_time())
         result.usage = Usage(cpu, self._host_time, len(result.calls), self.bytes_in, self.bytes_out)
         return result
 
@@ -154,9 +155,11 @@ class Run:
         note = f" while it waited for {', '.join(waiting[:5])}" if waiting and self._wait is not None else ""
         self.exceed("wall_time", f"the program ran longer than {self.limits.wall_time:g} s{note}")
 
+    def _cpu_time(self) -> float:
+        return self._channel.guest.cpu_time() - self._cpu_before
+
     def _watch_cpu(self) -> None:
-        used = self._channel.guest.cpu_time() - self._cpu_before
-        left = self.limits.cpu_time - used
+        left = self.limits.cpu_time - self._cpu_time()
         if left <= 0:
             self.exceed("cpu_time", f"the program used more than {self.limits.cpu_time:g} s of CPU")
         else:
@@ -194,8 +197,10 @@ class Run:
         """One frame of the guest."""
         match frame:
             case wire.Call():
+                self.restoring.check_over()
                 self._on_call(frame)
             case wire.Wait():
+                self.restoring.check_over()
                 if self._wait is not None:
                     raise wire.WireError("it waits twice")
                 self._wait = frame
@@ -209,6 +214,8 @@ class Run:
                 self._on_cancel(frame.id)
             case wire.Kept():
                 self._variables = Variables.of(self._decoder.decode(frame.body), self.limits.variables)
+            case wire.Restoring():
+                self.restoring.on_frame(frame.name)
             case wire.Done():
                 self._on_done(frame)
             case wire.Ready():
@@ -241,7 +248,7 @@ class Run:
             return self.exceed("tool_calls", f"the program made more than {self.limits.tool_calls:,} tool calls")
         self._made.update(b"%d %s %s" % (len(frame.tool), frame.tool.encode(), frame.body))
         made, self._made = self._made.hexdigest(), hashlib.sha256()
-        prepared = self._dispatcher.prepare(frame.tool, args, kwargs, made, large=size > _LARGE_ARGUMENTS)
+        prepared = self._dispatcher.prepare(frame.tool, args, kwargs, made, size)
         call = self._book.add(prepared, frame.line, size, self._elapsed(), self._journal.position)
         if self._gate.counts and self._journal.began(identity := self._identity(number, call)):
             self._gate.count(identity, prepared)  # even if the program has cancelled it since
@@ -268,14 +275,7 @@ class Run:
                 return self.end(ExecutionResult(value=value, returned=frame.returned))
             self._diverge(f"the program ended, but the record holds {left} more events")
             return
-        line = failure.line or None
-        if failure.kind == "memory":
-            message = f"the program needed more than {self.limits.memory >> 20} MiB of memory"
-            return self.end(RunError("LimitExceeded", f"memory: {message}", line, "limit", failure.traceback, "memory"))
-        known = ("program", "syntax", "refused", "value", "deadlock")
-        kind = failure.kind if failure.kind in known else "program"
-        path = failure.path or None
-        self.end(RunError(failure.type, failure.message, line, kind, failure.traceback, path=path, hint=failure.hint))
+        self.end(error_of(failure, self.limits))
 
     # calls
 
@@ -285,7 +285,7 @@ class Run:
         while (started := self._book.start(self.limits.concurrency)) is not None:
             number, call = started
             call.record.started = self._elapsed()
-            identity = self._identity(number, call)
+            identity = call.identity = self._identity(number, call)
             context = self._context.copy()
             context.run(current.set, identity)
             self._tell(call.record)
@@ -293,11 +293,9 @@ class Run:
             call.task.add_done_callback(self._task_ended)
 
     def _identity(self, number: int, call: Call) -> CallIdentity:
-        prepared = call.prepared
-        made = CallIdentity(
-            number, prepared.name, prepared.digest, call.record.line, call.occurrence, arguments=prepared.arguments
-        )
-        return replace(made, key=self._journal.key(made))
+        one = call.prepared
+        made = CallIdentity(number, one.name, one.digest, call.record.line, call.occurrence, same=one.same)
+        return replace(made, arguments=one.arguments, key=self._journal.key(made))
 
     async def _serve(self, identity: CallIdentity, call: Call) -> None:
         number, prepared = identity.number, call.prepared
@@ -332,7 +330,7 @@ class Run:
                 self._book.paused.add(number)
                 self._tell(call.record)
         finally:
-            self._book.stopped(number, identity.cost)
+            self._book.stopped(number)
             if not self.ended:
                 self._listen()
             self._start_calls()
@@ -433,7 +431,6 @@ class Run:
         """The event with the values that were not kept: their tools run again."""
         if self._offline:
             raise ReplayDivergence("the record leaves out what a tool gave; it can only be continued", position=0)
-
         calls = self._book.calls
         again = (
             self._dispatcher.again(calls[one.call].prepared, self._identity(one.call, calls[one.call]), one)

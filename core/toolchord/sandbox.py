@@ -7,6 +7,7 @@ import contextvars
 from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -17,12 +18,14 @@ from toolchord.catalogue import Catalogue
 from toolchord.channel import Channel
 from toolchord.errors import ConfigurationError, SandboxClosed
 from toolchord.gate import Gate
-from toolchord.journal import Journal, RunRecord
+from toolchord.journal import Journal
 from toolchord.limits import Limits
 from toolchord.observed import ShapeStore
+from toolchord.observing import RunNote, guest_wanted, seen
 from toolchord.policy import Policy
 from toolchord.pool import GuestLimits, Isolation, IsolationReport, Pool
 from toolchord.preparation import MANY, Prepared, encoded, unreadable
+from toolchord.recording import RunRecord
 from toolchord.registry import ToolRegistry
 from toolchord.results import ExecutionResult, RunError, Watch
 from toolchord.tools import Tool
@@ -50,6 +53,14 @@ class CodeSandbox:
         ConfigurationError: arguments that make no sense.
 
     Use it as an async context manager, or call `close`; a forgotten one is closed at exit.
+
+    Examples:
+        >>> def price(item: str) -> float:
+        ...     return {"apple": 0.5, "pear": 0.8}[item]
+        >>> with CodeSandbox(tools=[price]) as sandbox:
+        ...     result = sandbox.execute_sync("return sorted(['pear', 'apple'], key=price)")
+        >>> result.value, [call.tool for call in result.calls]
+        (['apple', 'pear'], ['default.price', 'default.price'])
     """
 
     def __init__(
@@ -74,12 +85,13 @@ class CodeSandbox:
                 f"registry must be a ToolRegistry, not {type(registry).__name__}; pass tools=[...]"
             )
         self.limits = _limits(limits, Limits())
-        self._policy = _policy(policy, None)
+        self.policy = _policy(policy, None)
         self.shapes = shapes
         self._registry = registry
         self._tools: Tools = None
         self._tools = self._read_once(tools)
         self._language: Language = language
+        self._isolation = isolation
         self._pool = Pool(isolation, unrestricted=language == "unrestricted", usual=_kernel_limits(self.limits))
         self._catalogue(None)  # a wrong tool is better told now
 
@@ -125,18 +137,18 @@ class CodeSandbox:
         if dry_run and journal is not None and journal.lasts:
             raise ConfigurationError("a dry run leaves no journal; run it without, then for real with one")
         journal = journal or Journal()
-        try:
-            prepared = await self._prepare(code, tools, inputs, chosen, journal, variables)
-            if isinstance(prepared, RunError):
-                return ExecutionResult(error=prepared)
-            prepared.gate = Gate(_policy(policy, self._policy), prepared.journal, caller=caller, dry_run=dry_run)
-            async with self._guest(chosen) as channel:
-                result = await prepared.run(channel, chosen, watch)
-        finally:
-            await journal.end()
-        if result.variables is None:
-            result.variables = variables
-        return result
+        note = self._note(code, journal, chosen, caller=caller, dry_run=dry_run)
+        with seen(note):
+            try:
+                prepared = await self._prepare(code, tools, inputs, chosen, journal, variables)
+                if isinstance(prepared, RunError):
+                    note.result = ExecutionResult(error=prepared)
+                    return note.result
+                prepared.gate = Gate(_policy(policy, self.policy), prepared.journal, caller=caller, dry_run=dry_run)
+                note.result = await self._run(prepared, chosen, watch, variables)
+                return note.result
+            finally:
+                await journal.end()
 
     def execute_sync(
         self,
@@ -189,8 +201,12 @@ class CodeSandbox:
         chosen = _limits(limits, self.limits)
         journal = Journal(record.events, seed=record.seed, epoch=record.epoch)
         record = msgspec.structs.replace(record)
-        async with self._guest(chosen) as channel:
-            return await Prepared(self._catalogue(None), journal, record, None, offline=True).run(channel, chosen)
+        prepared = Prepared(self._catalogue(None), journal, record, None, offline=True)
+        note = self._note(record.code, journal, chosen, offline=True)
+        with seen(note):
+            async with self._guest(chosen) as channel:
+                note.result = await prepared.run(channel, chosen)
+            return note.result
 
     def catalogue(self) -> Catalogue:
         """What a program may call when `execute` is given no tools, as it is now."""
@@ -224,6 +240,10 @@ class CodeSandbox:
 
     # what a run is made of
 
+    def _note(self, code: str, journal: Journal, limits: Limits, **more: Any) -> RunNote:
+        """A run for those who look on."""
+        return RunNote(code, journal, limits, self._isolation, self._language, **more)
+
     def _catalogue(self, tools: Tools) -> Catalogue:
         if tools is None:
             tools = self._registry if self._tools is None else self._tools
@@ -254,14 +274,33 @@ class CodeSandbox:
             record.variables, record.keep = variables.to_bytes(), limits.variables
         return Prepared(catalogue, journal, record, self.shapes)
 
+    async def _run(
+        self, prepared: Prepared, limits: Limits, watch: Watch | None, variables: Variables | None
+    ) -> ExecutionResult:
+        """Run a program in a guest; in another one if an earlier program's variables could not be restored."""
+        if variables is not None:
+            prepared.left = Variables(variables.data, variables.definitions)
+        spent = 0.0
+        while True:
+            rest = replace(limits, wall_time=max(0.1, limits.wall_time - spent)) if spent else limits
+            async with self._guest(rest) as channel:
+                result = await prepared.run(channel, rest, watch)
+            spent = result.duration = spent + result.duration
+            if not prepared.let_go(result):
+                break
+        if variables is not None:
+            prepared.told(result)
+        return result
+
     async def _open(self, limits: GuestLimits) -> Channel:
         pool = self._pool
-        guest = pool.take(limits) if pool.started else await asyncio.to_thread(pool.take, limits)
-        try:
-            return await Channel.open(guest)
-        except BaseException:
-            guest.kill()
-            raise
+        with guest_wanted():
+            guest = pool.take(limits) if pool.started else await asyncio.to_thread(pool.take, limits)
+            try:
+                return await Channel.open(guest)
+            except BaseException:
+                guest.kill()
+                raise
 
     @asynccontextmanager
     async def _guest(self, limits: Limits) -> AsyncIterator[Channel]:
@@ -301,11 +340,20 @@ class Session:
         if self._closed:
             raise SandboxClosed("the session is closed; open a new one with sandbox.session()")
         sandbox = self._sandbox
-        chosen = _limits(limits, self._limits)
-        prepared = await sandbox._prepare(code, self._tools if tools is None else tools, inputs, chosen, Journal())
-        if isinstance(prepared, RunError):
-            return ExecutionResult(error=prepared)
-        prepared.gate = Gate(sandbox._policy, prepared.journal)
+        chosen, journal = _limits(limits, self._limits), Journal()
+        note = sandbox._note(code, journal, chosen)
+        with seen(note):
+            tools = self._tools if tools is None else tools
+            prepared = await sandbox._prepare(code, tools, inputs, chosen, journal)
+            note.result = ExecutionResult(error=prepared) if isinstance(prepared, RunError) else None
+            if isinstance(prepared, Prepared):
+                prepared.gate = Gate(sandbox.policy, journal)
+                note.result = await self._run(prepared, chosen, watch)
+            assert note.result is not None
+            return note.result
+
+    async def _run(self, prepared: Prepared, chosen: Limits, watch: Watch | None) -> ExecutionResult:
+        sandbox = self._sandbox
         async with self._turn:
             if self._channel is None:
                 self._channel = await sandbox._open(GuestLimits(chosen.memory, None))

@@ -202,25 +202,6 @@ class Tool:
         value = tool.call(tool.validate(tool.bind((), arguments)))
         return waited(value) if inspect.isawaitable(value) else value
 
-    def gated(self, gate: Callable[[Tool, dict[str, Any]], Awaitable[None]]) -> Tool:
-        """This tool, whose calls run only after `gate` has let them pass.
-
-        Args:
-            gate: takes the tool and the validated arguments; raises to refuse the call, or to pause it (`CallPaused`).
-        """
-
-        async def run(arguments: dict[str, Any]) -> Any:
-            await gate(self, arguments)
-            value = self.call(arguments) if self.is_async else await asyncio.to_thread(self.call, arguments)
-            return await value if inspect.isawaitable(value) else value
-
-        return dataclasses.replace(
-            self,
-            metadata=self.metadata.model_copy(update={"is_async": True}),
-            _run=run,
-            _load=None if self._load is None else lambda: self.load().gated(gate),
-        )
-
     def invalid(self, wrong: Sequence[str]) -> InvalidArguments:
         """The error that says what is wrong with a call, one line for each problem, and how to call it instead."""
         shown = wrong if len(wrong) <= LINES else [*wrong[:LINES], f"… and {len(wrong) - LINES} more"]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from toolchord.errors import ConfigurationError
-from toolchord.journal import Outcome, RunRecord, content_hash
 from toolchord.ledger import RunLedger, ledger_of
+from toolchord.recording import Outcome, RunRecord, content_hash
 from toolchord.redact import redact
 from toolchord.results import CallRecord, ExecutionResult, Output, RunError, Status, Usage, render, shorten, shown
 
@@ -337,7 +337,8 @@ def _result(outcome: Outcome, budget: _Budget) -> str:
 def _error(error: RunError | None) -> RunError | None:
     if error is None:
         return None
-    return dataclasses.replace(error, message=_masked(error.message, _TEXT))
+    message, traceback, hint = (_masked(text, _TEXT) for text in (error.message, error.traceback, error.hint))
+    return dataclasses.replace(error, message=message, traceback=traceback, hint=hint)
 
 
 def _masked(text: Any, limit: int) -> str:

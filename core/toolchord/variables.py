@@ -27,6 +27,15 @@ class Variables:
         data: encoded values by name. Only a guest reads them.
         definitions: statements that define functions, classes and imports, by name.
         lost: names that could not be kept, with the reason.
+
+    Examples:
+        >>> from toolchord import CodeSandbox
+        >>> with CodeSandbox() as sandbox:
+        ...     first = sandbox.execute_sync("rates = {'EUR': 1.0}", variables=Variables())
+        ...     kept = first.variables.to_bytes()
+        ...     second = sandbox.execute_sync("return rates['EUR']", variables=Variables.from_bytes(kept))
+        >>> first.variables.names, second.value
+        (('rates',), 1.0)
     """
 
     data: dict[str, bytes] = field(default_factory=dict)

@@ -8,6 +8,7 @@ way. Coroutines run on an asyncio loop whose selector is the host. Functions han
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import itertools
 import sys
@@ -112,6 +113,8 @@ class Hub:
 
     def pump(self, until: float | None) -> None:
         """Wait for one event and hand its outcomes out."""
+        if self.closed:
+            raise RuntimeError("nothing can be waited for while an earlier program's definitions are restored")
         self.link.send(wire.Wait(until))
         event, decoder = self.link.receive()
         self.clock.advance(event.now)
@@ -246,6 +249,14 @@ class Loop(asyncio.BaseEventLoop):
         return self.call_soon(callback, *args, context=context)
 
     # running
+
+    def disown(self) -> None:
+        """End every task without asking it: one that refuses to be cancelled would be waited for at the end."""
+        for task in asyncio.all_tasks(self):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            asyncio._unregister_task(task)
+            with contextlib.suppress(BaseException):
+                task.get_coro().close()
 
     def forget(self) -> None:
         """Drop callbacks and timers that a program left behind."""

@@ -121,16 +121,29 @@ def _exact(value: Any, left: list[int]) -> bool:
     return False
 
 
-def restore(known: Mapping[str, str], run: Callable[[str], None]) -> dict[str, str]:
-    """Run definitions again, after the data is there; those that fail, with the reason."""
+def restore(
+    known: Mapping[str, str], run: Callable[[str], None], tell: Callable[[str], None] = lambda name: None
+) -> dict[str, str]:
+    """Run definitions again, after the data is there; those that fail, with the reason.
+
+    `tell` is called with a name before its definition runs, so that somebody knows which one never ends.
+    """
     lost: dict[str, str] = {}
     done: set[str] = set()
     for name, text in known.items():
         if text in done:
             continue
         done.add(text)  # one import may bind several names
+        tell(name)
         try:
             run(text)
-        except Exception as error:
-            lost[name] = f"{type(error).__name__}: {error}"[:500]
+        except BaseException as error:  # SystemExit too: it must not end every later program
+            lost[name] = _said(error)
     return lost
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"[:500]
+    except BaseException as worse:  # the program's own class
+        return f"{type(error).__name__} (its text could not be had: {type(worse).__name__})"

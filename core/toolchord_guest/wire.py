@@ -92,6 +92,12 @@ class Kept(Frame, tag=9, frozen=True):
     body: bytes
 
 
+class Restoring(Frame, tag=10, frozen=True):
+    """Guest: the definition of this name is about to be restored; empty before the data, None when all is restored."""
+
+    name: str | None
+
+
 class Ready(Frame, tag=6, frozen=True):
     """Guest: confined, waiting for a program."""
 
@@ -117,7 +123,7 @@ class Event(Frame, tag=8, frozen=True):
     outcomes: list[Outcome]
 
 
-FromGuest = Part | Call | Cancel | Out | Wait | Kept | Done | Ready
+FromGuest = Part | Call | Cancel | Out | Wait | Kept | Restoring | Done | Ready
 FromHost = Part | Start | Event
 
 _encode = msgspec.msgpack.Encoder().encode

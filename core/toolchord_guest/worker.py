@@ -155,19 +155,28 @@ class Guest:
         left = start["variables"]
         if not left:
             return
+        self._restoring("")
         self.globals.update({name: Decoder(record=Record).decode(data) for name, data in left["data"].items()})
         self.definitions = dict(left["definitions"])
         self.hub.closed = True
-        try:
-            lost = keeping.restore(self.definitions, self._define)
-            self.hub.join()
-            self._cancel_tasks()  # what definitions have begun, such as decorators, is not this program's
-            self.hub.loop.forget()
-        finally:
-            self.hub.closed = False
+        lost = keeping.restore(self.definitions, self._define, self._restoring)
+        if self.definitions:  # what definitions have begun is not this program's, nor is what becomes of their garbage
+            self._restoring("")
+            with contextlib.suppress(BaseException):
+                self.hub.join()
+            self.hub.loop.disown()
+            self.hub.reset()
+            self.hub.closed = True
+            gc.collect()
+        self.hub.closed = False
+        self._restoring(None)
         for name, reason in lost.items():
             self.definitions.pop(name, None)
             print(f"The variable {name} of an earlier program could not be restored: {reason}", file=sys.stderr)
+
+    def _restoring(self, name: str | None) -> None:
+        """Tell the host how far restoring is: it can't be left to definitions how long it takes."""
+        self.link.send(wire.Restoring(name))
 
     def _define(self, text: str) -> None:
         policy = None if self.unrestricted else Policy(self.listing, self.policy_names)

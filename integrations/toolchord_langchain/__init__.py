@@ -16,6 +16,7 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtraError("toolchord_langchain", "langchain") from None
 
+from toolchord_langchain import tracing as tracing  # it registers itself
 from toolchord_langchain.chatmodel import LangChainModel, chat_model
 from toolchord_langchain.inbound import Injected, registry_from, tool_from
 from toolchord_langchain.outbound import ToolchordTool, code_tool, langchain_tools

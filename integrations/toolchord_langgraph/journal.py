@@ -12,10 +12,10 @@ from langgraph.errors import GraphBubbleUp, is_invalid_resume
 
 from toolchord import CallIdentity, Decision, DurableJournal
 from toolchord.dispatch import guarded
-from toolchord.durable import UnclearHandler
 from toolchord.errors import CallPaused, ConfigurationError
 from toolchord.identity import current
-from toolchord.journal import Outcome
+from toolchord.journal import UnclearHandler
+from toolchord.recording import Outcome
 from toolchord.rows import Rows
 from toolchord_langgraph import private
 

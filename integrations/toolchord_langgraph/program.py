@@ -39,7 +39,7 @@ from toolchord import (
     current_call,
 )
 from toolchord.errors import CallPaused, DeveloperError, JournalConflict
-from toolchord.journal import Outcome
+from toolchord.recording import Outcome
 from toolchord.results import Output as Printed
 from toolchord.results import shorten
 from toolchord_langgraph import approvals, private, streaming

@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtraError("toolchord_llama_index", "llama-index") from None
 
-from toolchord_llama_index.approvals import CallRejected, answer
+from toolchord_llama_index.approvals import answer
 from toolchord_llama_index.calls import ToolError
 from toolchord_llama_index.chatmodel import chat_model
 from toolchord_llama_index.codeact import code_act_agent, code_act_prompt, code_execute_fn
@@ -29,7 +29,6 @@ from toolchord_llama_index.state import open_questions
 
 __all__ = [
     "AnswerRefused",
-    "CallRejected",
     "CodeEnded",
     "CodeOrchestratorToolSpec",
     "CodeOutput",

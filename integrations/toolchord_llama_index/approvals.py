@@ -8,13 +8,26 @@ answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from llama_index.core.workflow import HumanResponseEvent, InputRequiredEvent
 from pydantic_core import to_jsonable_python
 
-from toolchord import CallIdentity, CallRecord, Catalogue, Tool, current_call
-from toolchord.errors import CallPaused, ConfigurationError, ProgramError
+from toolchord import (
+    ApprovalRequest,
+    CallRecord,
+    Catalogue,
+    Decision,
+    Journal,
+    Policy,
+    Tool,
+    Unclear,
+    current_call,
+)
+from toolchord import ask as asking
+from toolchord.errors import CallDenied, ConfigurationError, ProgramError
+from toolchord.policy import Rule
 
 Choice: TypeAlias = Literal["approve", "edit", "reject", "respond"]
 Ask: TypeAlias = Iterable[str] | Callable[[Tool, Mapping[str, Any]], bool]
@@ -28,23 +41,38 @@ _WORDS = {
 }
 
 
-class CallRejected(PermissionError):
-    """A person said no to a call, or there is nobody who could be asked."""
+@dataclass(frozen=True, kw_only=True)
+class _Asks(Rule):
+    """A rule whose predicate is told of the tool too."""
+
+    decides: Callable[[Tool, Mapping[str, Any]], bool]
+
+    def matches(self, tool: Tool, caller: str, arguments: Mapping[str, Any]) -> bool:
+        """See `Rule`."""
+        return bool(self.decides(tool, arguments))
 
 
-class Question:
-    """Why a call waits.
+def policy_of(ask: Ask) -> Policy:
+    """The policy that asks about some calls, and lets all others run."""
+    if callable(ask):
+        return Policy(_Asks(verdict="ask", decides=ask), otherwise="allow")
+    return Policy(*map(asking, ask), otherwise="allow")
 
-    Attributes:
-        kind: ``approval``, ``unclear`` (it began before a crash), or ``waiting`` (the tool itself paused).
-        call: which call.
-        arguments: what it was called with.
-    """
 
-    def __init__(self, kind: str, call: CallIdentity, arguments: Mapping[str, Any]) -> None:
-        self.kind = kind
-        self.call = call
-        self.arguments = arguments
+class NobodyToAsk(Journal):
+    """The journal of a run in which nobody can be asked: what needs a yes is refused."""
+
+    async def decide(self, request: ApprovalRequest | Unclear) -> Decision | None:
+        """See `Journal.decide`."""
+        decision = await super().decide(request)
+        if decision is None:
+            decision = Decision.reject("it needs a person's approval, and nobody can be asked here")
+            self.decisions[request.id] = decision
+        return decision
+
+
+class Waits:
+    """Why a call waits whose tool paused it: something outside must happen first."""
 
 
 def answer(
@@ -60,7 +88,7 @@ def answer(
     Args:
         question: the `InputRequiredEvent`, or its fields.
         choice: ``approve`` runs the call, ``edit`` runs it with other arguments, ``reject`` makes it fail in the
-            program with CallRejected, ``respond`` gives the program a value instead of running it.
+            program with CallDenied, ``respond`` gives the program a value instead of running it.
         arguments: all arguments of the call, for ``edit``.
         message: why, for ``reject``.
         value: plain JSON data, for ``respond``.
@@ -84,108 +112,95 @@ def answer(
     )
 
 
-class Answers:
-    """The answers that a run of a program has, by the number of the call.
+def resumed(tool: Tool, answer: Mapping[str, Any] | None) -> tuple[bool, Any]:
+    """What becomes of the call that is served now, if its tool had paused it.
 
     Args:
-        ask: which calls need a person's yes.
-        given: what was answered so far, as it is kept.
-        possible: whether there is anybody to ask.
+        tool: the tool.
+        answer: what is kept of the answer to that call's last question.
+
+    Returns:
+        False and None if the tool is to run, or True and the value that the program gets.
+
+    Raises:
+        CallDenied: it must not be called again.
     """
-
-    def __init__(self, ask: Ask | None, given: Mapping[str, Mapping[str, Any]], *, possible: bool) -> None:
-        self._ask = ask
-        self._given = dict(given)
-        self._possible = possible
-
-    def __contains__(self, number: int) -> bool:
-        return str(number) in self._given
-
-    def decide(self, tool: Tool, arguments: dict[str, Any]) -> tuple[bool, Any]:
-        """What becomes of the call that is served now.
-
-        Returns:
-            True and the arguments to run it with, or False and the value that the program gets.
-
-        Raises:
-            CallPaused: a person has to be asked.
-            CallRejected: the call must not run.
-        """
-        call = current_call()
-        assert call is not None
-        known = self._given.get(str(call.number))
-        if known is None or known["digest"] != call.digest:
-            if not self._needed(tool, arguments):
-                return True, arguments
-            if not self._possible:
-                raise CallRejected(f"{tool.full_name} needs a person's approval, and nobody can be asked here")
-            raise CallPaused(Question("approval", call, arguments))
-        match known["choice"]:
-            case "edit":
-                return True, tool.validate(tool.bind((), known["arguments"]))
-            case "reject":
-                raise CallRejected(known["message"] or f"a person rejected this call of {tool.full_name}")
-            case "respond":
-                return False, known["value"]
-        return True, arguments
-
-    async def unclear(self, call: CallIdentity) -> None:
-        """Let a call run that may have run before, if a person said so; else it waits. Said once, it counts once."""
-        known = self._given.get(str(call.number))
-        if known is None or known["kind"] != "unclear" or known["digest"] != call.digest or known.get("used"):
-            raise CallPaused(Question("unclear", call, {}))
-
-    def _needed(self, tool: Tool, arguments: Mapping[str, Any]) -> bool:
-        if self._ask is None:
-            return False
-        return self._ask(tool, arguments) if callable(self._ask) else tool.full_name in self._ask
-
-
-def question_of(call: CallRecord) -> Question | None:
-    """The question of a paused call; None if it waits for an event of the workflow."""
-    reason = call.pause.reason if call.pause is not None else None
-    if not isinstance(reason, Question):
-        return None
-    return Question("unclear", reason.call, call.arguments) if reason.kind == "unclear" else reason
+    call = current_call()
+    assert call is not None
+    if answer is None or answer["kind"] != "waiting" or answer["digest"] != call.digest:
+        return False, None
+    if answer["choice"] == "reject":
+        raise CallDenied(": ".join(filter(None, (f"{tool.full_name} was refused", answer["message"]))), tool=tool.name)
+    return answer["choice"] == "respond", answer["value"]
 
 
 def asked(
-    question: Question, tool_id: str, round: int, edited: Mapping[str, Any] | None, paths: Mapping[str, str]
-) -> dict[str, Any]:
-    """A question as it is kept, and as its event's fields.
+    call: CallRecord, tool_id: str, before: Mapping[str, Any] | None, used: Mapping[str, Any] | None, name: str
+) -> dict[str, Any] | None:
+    """The question that a paused call has for a person, as it is kept, and as its event's fields.
 
     Args:
-        question: the question.
+        call: the call.
         tool_id: the id of the tool call that runs the program.
-        round: how often this call has been asked about, with this time.
-        edited: arguments that a person gave it before.
-        paths: how the program writes a tool, by its full name.
+        before: the last question about this call.
+        used: the answer to that, if this attempt knew of it.
+        name: how the program writes the tool.
+
+    Returns:
+        None if that very question is open, or the call waits for no person.
     """
-    call = question.call
-    arguments = to_jsonable_python(
-        dict(question.arguments if edited is None else edited), bytes_mode="base64", fallback=str
-    )
-    name = paths.get(call.tool, call.tool)
+    reason = call.pause.reason if call.pause is not None else None
+    edited = _edited(call, before, used)
+    given, why, expires = edited or call.arguments, "", None
+    match reason:
+        case ApprovalRequest():
+            kind, request, why, expires = "approval", reason.id, reason.why, reason.expires
+            given, edited = reason.arguments or call.arguments, None
+        case Unclear():
+            kind, request = "unclear", reason.id
+        case Waits():
+            kind, request = "waiting", f"{call.id}:{call.digest}:waiting"
+        case _:
+            return None
+    if before is not None and before["request"] == request and (kind != "waiting" or used is None):
+        return None
+    arguments = to_jsonable_python(dict(given), bytes_mode="base64", fallback=str)
     shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    round = before["round"] + 1 if before is not None else 1
     return {
-        "prefix": _WORDS[question.kind].format(tool=name, arguments=shown),
-        "request_id": f"{tool_id}:{call.number}" + (f"/{round}" if round > 1 else ""),
+        "prefix": _WORDS[kind].format(tool=name, arguments=shown),
+        "request_id": f"{tool_id}:{call.id}" + (f"/{round}" if round > 1 else ""),
         "tool_id": tool_id,
-        "call": call.number,
-        "kind": question.kind,
+        "call": call.id,
+        "kind": kind,
         "tool_name": name,
         "tool_kwargs": arguments,
         "line": call.line,
         "digest": call.digest,
-        "choices": list(_CHOICES),
+        "choices": [choice for choice in _CHOICES if choice != "edit" or kind == "approval"],
+        "why": why,
+        "expires": expires,
+        "request": request,
         "round": round,
         "edited": edited is not None,
     }
 
 
+def _edited(
+    call: CallRecord, before: Mapping[str, Any] | None, used: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """The arguments that a person gave a call before it began."""
+    if before is None or before["digest"] != call.digest:
+        return None
+    if used is not None and used["choice"] == "edit":
+        arguments: Mapping[str, Any] = used["arguments"]
+        return arguments
+    return before["tool_kwargs"] if before["edited"] else None
+
+
 def read_answer(
     event: Mapping[str, Any], asked: Mapping[str, Mapping[str, Any]], answers: Mapping[str, Any], catalogue: Catalogue
-) -> tuple[str, dict[str, Any]] | str:
+) -> tuple[str, dict[str, Any], Decision] | str:
     """Check an answer.
 
     Args:
@@ -195,17 +210,16 @@ def read_answer(
         catalogue: the tools.
 
     Returns:
-        The number of the call and what is kept of the answer; or why it is not taken, empty if it came twice.
+        The number of the call, what is kept of the answer, and the decision; or why it is not taken, empty if it came
+        twice.
     """
     request_id = event.get("request_id", None)
     number, question = next((n, one) for n, one in asked.items() if one["request_id"] == request_id)
     choice, arguments = event.get("response", None), event.get("arguments", None)
     if event.get("digest", None) != question["digest"]:
         return "it is not bound to the call that was asked about: copy the question's digest, or use answer()"
-    if choice not in _CHOICES:
-        return f"its response is {choice!r}; choose one of {', '.join(_CHOICES)}"
-    if choice == "approve" and question["edited"]:
-        choice, arguments = "edit", question["tool_kwargs"]
+    if choice not in question["choices"]:
+        return f"its response is {choice!r}; choose one of {', '.join(question['choices'])}"
     kept = {
         "choice": choice,
         "arguments": arguments,
@@ -219,7 +233,21 @@ def read_answer(
         return "" if same else "it was answered before, and that answer counts"
     if choice == "edit" and (wrong := _misfit(catalogue, question["tool_name"], arguments)):
         return wrong
-    return number, kept
+    try:
+        return number, kept, _decision(choice, kept)
+    except ConfigurationError as error:
+        return str(error)
+
+
+def _decision(choice: Choice, kept: Mapping[str, Any]) -> Decision:
+    match choice:
+        case "edit":
+            return Decision.edit(kept["arguments"])
+        case "reject":
+            return Decision.reject(str(kept["message"] or ""))
+        case "respond":
+            return Decision.respond(kept["value"])
+    return Decision.approve()
 
 
 def _misfit(catalogue: Catalogue, name: str, arguments: Any) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from llama_index.core.agent.workflow import CodeActAgent
 from llama_index.core.llms import LLM
 
-from toolchord import CodeSandbox, Limits, format_tools_for_llm
+from toolchord import CodeSandbox, Limits, Policy, format_tools_for_llm
 from toolchord.catalogue import Source
 from toolchord_llama_index.approvals import Ask
 from toolchord_llama_index.program import Orchestrator, with_context
@@ -43,6 +43,7 @@ def code_execute_fn(
     tools: Source = None,
     *,
     ask: Ask | None = None,
+    policy: Policy | None = None,
     limits: Limits | None = None,
     max_chars: int = 20_000,
 ) -> Callable[..., Awaitable[str]]:
@@ -55,13 +56,14 @@ def code_execute_fn(
         sandbox: where programs run.
         tools: what they may call; None: the sandbox's own choice.
         ask: which calls need a person's yes.
+        policy: rules instead, see docs/policy.md; by default the sandbox's own where it has some.
         limits: what a program may spend; None: the sandbox's own.
         max_chars: the length of the text that the model gets, at most.
 
     Raises:
         ConfigurationError: arguments that make no sense.
     """
-    orchestrator = Orchestrator(sandbox, tools, ask, limits, max_chars)
+    orchestrator = Orchestrator(sandbox, tools, ask, policy, limits, max_chars)
 
     async def execute(ctx: Any, code: str) -> str:
         """Run a program."""
@@ -87,6 +89,7 @@ def code_act_agent(
     *,
     llm: LLM | None = None,
     ask: Ask | None = None,
+    policy: Policy | None = None,
     limits: Limits | None = None,
     max_chars: int = 20_000,
     max_tokens: int | None = None,
@@ -95,14 +98,14 @@ def code_act_agent(
     """A CodeActAgent whose programs run in a sandbox and have the tools.
 
     Args:
-        sandbox, tools, ask, limits, max_chars: see `code_execute_fn`.
+        sandbox, tools, ask, policy, limits, max_chars: see `code_execute_fn`.
         llm: the model; LlamaIndex's `Settings.llm` when None.
         max_tokens: see `code_act_prompt`.
         **options: whatever else a CodeActAgent takes, such as `name` or `system_prompt`.
     """
     shown = sandbox.catalogue() if tools is None else tools
     return CodeActAgent(
-        code_execute_fn(sandbox, tools, ask=ask, limits=limits, max_chars=max_chars),
+        code_execute_fn(sandbox, tools, ask=ask, policy=policy, limits=limits, max_chars=max_chars),
         llm=llm,
         code_act_system_prompt=code_act_prompt(shown, max_tokens=max_tokens),
         **options,

@@ -10,10 +10,10 @@ from llama_index.core.tools.tool_spec.base import BaseToolSpec
 from llama_index.core.workflow import Context
 from pydantic import BaseModel, Field
 
-from toolchord import Catalogue, CodeSandbox, Limits, format_tools_for_llm
+from toolchord import Catalogue, CodeSandbox, Limits, Policy, format_tools_for_llm
 from toolchord.catalogue import Source
 from toolchord.errors import ConfigurationError
-from toolchord_llama_index.approvals import Ask
+from toolchord_llama_index.approvals import Ask, policy_of
 from toolchord_llama_index.outbound import SchemaMetadata
 from toolchord_llama_index.private import current_step
 from toolchord_llama_index.runs import CodeRun, Setting, output_of
@@ -30,11 +30,22 @@ class Orchestrator:
     """Runs the programs of agents; what `CodeOrchestratorToolSpec` and `code_execute_fn` have in common."""
 
     def __init__(
-        self, sandbox: CodeSandbox, tools: Source, ask: Ask | None, limits: Limits | None, max_chars: int
+        self,
+        sandbox: CodeSandbox,
+        tools: Source,
+        ask: Ask | None,
+        policy: Policy | None,
+        limits: Limits | None,
+        max_chars: int,
     ) -> None:
         if not isinstance(sandbox, CodeSandbox):
             raise ConfigurationError(f"the sandbox must be a CodeSandbox, not {type(sandbox).__name__}")
+        if policy is not None and not isinstance(policy, Policy):
+            raise ConfigurationError(f"policy must be a Policy, not {type(policy).__name__}; write Policy(ask('pay'))")
+        if ask is not None and (policy is not None or sandbox.policy is not None):
+            raise ConfigurationError("a policy says what asks: write ask= as rules of it, or give no policy")
         self._sandbox = sandbox
+        self._policy = policy
         self._tools = tools
         self._ask = ask if ask is None or callable(ask) else frozenset(ask)
         self._limits = limits
@@ -62,7 +73,8 @@ class Orchestrator:
     def _setting(self) -> Setting:
         catalogue = self._sandbox.catalogue() if self._tools is None else Catalogue.of(self._tools)
         ask = self._ask if self._ask is None or callable(self._ask) else _full_names(catalogue, self._ask)
-        return Setting(self._sandbox, catalogue, ask, self._limits, self._max_chars)
+        policy = self._policy if ask is None else policy_of(ask)
+        return Setting(self._sandbox, catalogue, policy, self._limits, self._max_chars)
 
 
 def _full_names(catalogue: Catalogue, names: frozenset[str]) -> frozenset[str]:
@@ -87,6 +99,7 @@ class CodeOrchestratorToolSpec(BaseToolSpec):
         sandbox: where programs run.
         tools: what they may call, described to the model; None: the sandbox's own choice, which the model searches.
         ask: which calls need a person's yes.
+        policy: rules instead, see docs/policy.md; by default the sandbox's own where it has some.
         name: the tool's name.
         description: what the model is told; None: how to write a program, with a typed stub of each tool.
         limits: what a program may spend; None: the sandbox's own.
@@ -95,7 +108,8 @@ class CodeOrchestratorToolSpec(BaseToolSpec):
         return_direct: the program's value is the agent's answer.
 
     Raises:
-        ConfigurationError: arguments that make no sense, such as a name in `ask` that no tool has.
+        ConfigurationError: arguments that make no sense, such as a name in `ask` that no tool has,
+            or `ask` beside a policy.
     """
 
     spec_functions = ["run_code"]  # noqa: RUF012  (the base class declares it so)
@@ -106,6 +120,7 @@ class CodeOrchestratorToolSpec(BaseToolSpec):
         tools: Source = None,
         *,
         ask: Ask | None = None,
+        policy: Policy | None = None,
         name: str = "run_code",
         description: str | None = None,
         limits: Limits | None = None,
@@ -113,7 +128,7 @@ class CodeOrchestratorToolSpec(BaseToolSpec):
         max_tokens: int | None = None,
         return_direct: bool = False,
     ) -> None:
-        self._orchestrator = Orchestrator(sandbox, tools, ask, limits, max_chars)
+        self._orchestrator = Orchestrator(sandbox, tools, ask, policy, limits, max_chars)
         if description is None:
             stubs = _SEARCH if tools is None else format_tools_for_llm(tools, max_tokens=max_tokens)
             description = f"{_DESCRIPTION}\n\n{stubs}"

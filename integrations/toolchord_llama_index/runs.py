@@ -6,6 +6,7 @@ serialised Context survives. The run then goes on from what the Context's store 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,32 +16,38 @@ from llama_index.core.workflow import Context, HumanResponseEvent, InputRequired
 from pydantic_core import to_jsonable_python
 
 from toolchord import (
-    CallIdentity,
+    Approvals,
+    CallRecord,
     Catalogue,
     CodeSandbox,
     DurableJournal,
     ExecutionResult,
+    Journal,
     Limits,
+    Policy,
     Tool,
     current_call,
 )
 from toolchord.errors import CallPaused
 from toolchord.tools import around
-from toolchord_llama_index.approvals import Answers, Ask, Question, asked, question_of, read_answer
+from toolchord_llama_index.approvals import NobodyToAsk, Waits, asked, read_answer, resumed
 from toolchord_llama_index.calls import surrounding
 from toolchord_llama_index.events import AnswerRefused
 from toolchord_llama_index.private import Step, Wait, WaitingForEvent
-from toolchord_llama_index.state import Kept, seat_of
+from toolchord_llama_index.state import Kept, is_over, seat_of
 from toolchord_llama_index.stream import Stream
+
+_LATER = 0.05
+"""Seconds after which a question has expired by every clock."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What every run of an orchestrator has: where, which tools, whom to ask, how much."""
+    """What every run of an orchestrator has: where, which tools, which rules, how much."""
 
     sandbox: CodeSandbox
     catalogue: Catalogue
-    ask: Ask | None
+    policy: Policy | None
     limits: Limits | None
     max_chars: int
 
@@ -64,11 +71,11 @@ class CodeRun:
         self._ctx = ctx
         self._code = code
         self._stream: Stream | None = None
-        self._answers = Answers(setting.ask, {}, possible=False)
+        self._given: dict[str, dict[str, Any]] = {}
 
     async def without_step(self) -> ExecutionResult:
         """Run it to its end; nothing is streamed or kept, and calls that need a person's yes fail."""
-        return await self._execute(None)
+        return await self._execute(NobodyToAsk())
 
     async def in_step(self, step: Step) -> ToolOutput:
         """Run it, or go on with it.
@@ -113,15 +120,12 @@ class CodeRun:
         """Run the program as far as it gets: its output, or what else its step waits for, with new questions."""
         setting, ctx = self._setting, self._ctx
         assert ctx is not None
-        given = await kept.read("answers")
-        self._answers = answers = Answers(setting.ask, given, possible=True)
+        self._given = given = await kept.read("answers")
         self._stream = stream = Stream(ctx, tool_id, await kept.read("printed"), setting.paths)
-
-        async def unclear(call: CallIdentity) -> None:
-            await answers.unclear(call)
-            await kept.write(f"answers.{call.number}.used", True)
-
-        journal = await DurableJournal.open(kept, kept.run, unclear=unclear)
+        for number, answer in given.items():
+            if answer["choice"] == "respond":
+                stream.answered(int(number), answer["value"])
+        journal = await DurableJournal.open(kept, kept.run)
         result = await self._execute(journal)
         if result.error is None or result.error.kind != "paused":
             output = output_of(result, self._code, setting.max_chars)
@@ -139,36 +143,25 @@ class CodeRun:
         await kept.write("printed", stream.printed)
         waits: list[Wait | WaitingForEvent[Any]] = []
         for call in result.pending:
-            if (question := question_of(call)) is not None:
-                fields = await self._put(question, kept, tool_id, given.get(str(call.id)))
-                if fields is not None:  # streamed when the step waits, so that no answer can come too early
-                    waits.append(Wait(f"{name}:{fields['request_id']}", says=InputRequiredEvent(**fields)))
+            if (fields := await self._put(call, kept, tool_id)) is not None:
+                # Streamed when the step waits, so that no answer can come too early.
+                left = None if fields["expires"] is None else max(0.0, fields["expires"] - time.time()) + _LATER
+                says = InputRequiredEvent(**fields)
+                waits.append(Wait(f"{name}:{fields['request_id']}", says=says, timeout=left))
             elif call.pause is not None and isinstance(call.pause.reason, WaitingForEvent):
                 waits.append(call.pause.reason)
         return waits
 
-    async def _put(
-        self, question: Question, kept: Kept, tool_id: str, used: dict[str, Any] | None
-    ) -> dict[str, Any] | None:
-        """Write down what to ask a person; None if that very question is open.
-
-        `used` is an answer that this attempt knew of already.
-        """
-        number = str(question.call.number)
+    async def _put(self, call: CallRecord, kept: Kept, tool_id: str) -> dict[str, Any] | None:
+        """Write down what to ask a person; None if that very question is open."""
+        number = str(call.id)
         before = (await kept.questions()).get(number)
-        if (
-            used is None
-            and before is not None
-            and (before["kind"], before["digest"]) == (question.kind, question.call.digest)
-        ):
-            return None
-        edited = used["arguments"] if used is not None and used["choice"] == "edit" else None
-        if used is not None and used["digest"] != question.call.digest:
-            edited = None
-        fields = asked(question, tool_id, before["round"] + 1 if before is not None else 1, edited, self._setting.paths)
-        answers = {n: one for n, one in (await kept.read("answers")).items() if n != number}
-        await kept.write("answers", answers)
-        await kept.write(f"asked.{number}", fields)
+        name = self._setting.paths.get(call.tool, call.tool)
+        fields = asked(call, tool_id, before, self._given.get(number), name)
+        if fields is not None:
+            answers = {n: one for n, one in (await kept.read("answers")).items() if n != number}
+            await kept.write("answers", answers)
+            await kept.write(f"asked.{number}", fields)
         return fields
 
     async def _take(self, event: Any, kept: Kept) -> None:
@@ -184,14 +177,21 @@ class CodeRun:
                 if taken:
                     self._ctx.write_event_to_stream(AnswerRefused(request_id=request_id, reason=taken))
                 continue
-            number, kept_answer = taken
+            number, kept_answer, decision = taken
+            question = questions[number]
+            if question["kind"] != "waiting":
+                counts = await Approvals(kept).answer(kept.run, question["request"], decision)
+                if not counts and is_over(question):
+                    reason = "it came too late: the question has expired"
+                    self._ctx.write_event_to_stream(AnswerRefused(request_id=request_id, reason=reason))
+                    continue
             await kept.write(f"answers.{number}", kept_answer)
 
     # the program
 
-    async def _execute(self, journal: DurableJournal | None) -> ExecutionResult:
+    async def _execute(self, journal: Journal) -> ExecutionResult:
         setting = self._setting
-        tools = [around(exposed.tool, self._held) for exposed in setting.catalogue.tools]
+        tools = [around(exposed.tool, self._watched) for exposed in setting.catalogue.tools]
         token = surrounding.set(self._ctx) if self._ctx is not None else None
         try:
             return await setting.sandbox.execute(
@@ -200,19 +200,22 @@ class CodeRun:
                 limits=setting.limits,
                 journal=journal,
                 watch=self._stream.watch if self._stream is not None else None,
+                policy=setting.policy,
             )
         finally:
             if token is not None:
                 surrounding.reset(token)
 
-    def _held(self, tool: Tool) -> Callable[[dict[str, Any]], Any]:
-        """How a tool's calls run here: a person may have to say yes first, and what happens is streamed."""
+    def _watched(self, tool: Tool) -> Callable[[dict[str, Any]], Any]:
+        """How a tool's calls run here: what happens is streamed, and one that waited may have been answered."""
 
         def begin(arguments: dict[str, Any]) -> tuple[bool, Any]:
-            runs, given = self._answers.decide(tool, arguments)
-            if self._stream is not None and runs:
-                self._stream.begin(tool, given)
-            return runs, given
+            call = current_call()
+            assert call is not None
+            answered, value = resumed(tool, self._given.get(str(call.number)))
+            if self._stream is not None and not answered:
+                self._stream.begin(tool, arguments)
+            return answered, value
 
         def end(value: Any) -> Any:
             if self._stream is not None:
@@ -220,28 +223,25 @@ class CodeRun:
             return value
 
         async def arun(arguments: dict[str, Any]) -> Any:
-            runs, given = begin(arguments)
+            answered, value = begin(arguments)
             try:
-                return end(await tool.call(given) if runs else given)
+                return end(value if answered else await tool.call(arguments))
             except CallPaused as pause:
-                raise _explained(pause, given) from None
+                raise _paused(pause) from None
 
         def run(arguments: dict[str, Any]) -> Any:
-            runs, given = begin(arguments)
+            answered, value = begin(arguments)
             try:
-                return end(tool.call(given) if runs else given)
+                return end(value if answered else tool.call(arguments))
             except CallPaused as pause:
-                raise _explained(pause, given) from None
+                raise _paused(pause) from None
 
         return arun if tool.is_async else run
 
 
-def _explained(pause: CallPaused, arguments: dict[str, Any]) -> CallPaused:
-    """A tool's own pause as a question to a person, if it waits for nothing else in the workflow."""
-    call = current_call()
-    if call is None or isinstance(pause.reason, WaitingForEvent):
-        return pause
-    return CallPaused(Question("waiting", call, arguments))
+def _paused(pause: CallPaused) -> CallPaused:
+    """A tool's own pause, as a question to a person if it waits for nothing else in the workflow."""
+    return pause if isinstance(pause.reason, WaitingForEvent) else CallPaused(Waits())
 
 
 def output_of(result: ExecutionResult, code: str, max_chars: int) -> ToolOutput:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import time
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -144,7 +145,8 @@ class Seat:
 async def open_questions(ctx: Context[Any]) -> list[dict[str, Any]]:
     """The fields of each question that programs have for a person and that is not answered yet.
 
-    For a process that goes on from a serialised Context: it has not seen the events.
+    For a process that goes on from a serialised Context: it has not seen the events. One that has expired is among
+    them: an answer to it comes too late, but lets the program go on, which gets a CallDenied.
     """
     entries = await ctx.store.get(_ROOT, default=None) or {}
     return [
@@ -153,6 +155,11 @@ async def open_questions(ctx: Context[Any]) -> list[dict[str, Any]]:
         for number, question in entry.get("asked", {}).items()
         if number not in entry["answers"]
     ]
+
+
+def is_over(question: Mapping[str, Any]) -> bool:
+    """Whether an answer to it comes too late."""
+    return question["expires"] is not None and question["expires"] <= time.time()
 
 
 _SEATS: WeakKeyDictionary[Any, dict[str, Seat]] = WeakKeyDictionary()

@@ -16,7 +16,6 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("toolchord_mcp", "mcp") from None
 
 import toolchord_mcp.private  # noqa: F401 - first: it says so where the version does not fit
-from toolchord_mcp.approvals import ApprovalRefused, ApprovalUnavailable
 from toolchord_mcp.connecting import connect, registry_from
 from toolchord_mcp.connection import Connection
 from toolchord_mcp.errors import (
@@ -32,8 +31,6 @@ from toolchord_mcp.outbound import code_server
 from toolchord_mcp.serving import serve_http, serve_stdio
 
 __all__ = [
-    "ApprovalRefused",
-    "ApprovalUnavailable",
     "BadAnswer",
     "ConnectFailed",
     "Connection",

@@ -1,4 +1,4 @@
-"""Owns the question to a person before a tool runs: which tools ask, what is asked, what the answer means.
+"""Owns the question to a person before a tool runs: which policy asks, what is asked, what the answer means.
 
 A call that needs a yes pauses its run; all calls that wait are asked for in one elicitation, and the run goes on from
 its journal. So the program's time stands still while a person thinks, and nothing that is done is done again.
@@ -7,16 +7,27 @@ its journal. So the program's time stands still while a person thinks, and nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Self
 
 from mcp import McpError, types
 from mcp.server.session import ServerSession
 
-from toolchord import CallIdentity, Catalogue, Tool, ToolCapability, current_call
-from toolchord.errors import CallPaused, ConfigurationError, ToolchordError
+from toolchord import (
+    ApprovalRequest,
+    CallRecord,
+    Catalogue,
+    Decision,
+    Journal,
+    Policy,
+    RunRecord,
+    Tool,
+    ToolCapability,
+    Unclear,
+    allow,
+    ask,
+)
+from toolchord.errors import ConfigurationError
 from toolchord.results import shorten, shown
 
 _LONGEST_ARGUMENT = 2_000
@@ -26,56 +37,41 @@ _CHOICES = {
     _ALWAYS: "Run it, and every later call of this tool in this program",
     _NO: "Don't run it",
 }
-
-
-class ApprovalRefused(ToolchordError, PermissionError):
-    """A person said no to the call.
-
-    Attributes:
-        tool: the tool's full name.
-    """
-
-    def __init__(self, message: str, *, tool: str) -> None:
-        self.tool = tool
-        super().__init__(message)
-
-
-class ApprovalUnavailable(ApprovalRefused):
-    """The call needs a person's yes, and the client can't ask for it."""
-
-
-@dataclass(frozen=True)
-class Approval:
-    """What a paused call waits for: the call, its tool and what the tool would run with."""
-
-    call: CallIdentity
-    tool: Tool
-    arguments: dict[str, Any]
+_UNCLEAR_CHOICES = {_ONCE: "Run it again", _NO: "Don't run it again"}
 
 
 class Rules:
-    """Which tools ask before they run.
+    """The policy of a server that has none of its own: tools that are DESTRUCTIVE ask, and those that are named.
 
     Args:
-        ask: names of tools, or patterns such as ``files.*``, besides those with the capability DESTRUCTIVE.
-        allow: names or patterns of tools that never ask.
+        asking: names of tools, or patterns such as ``files.*``, that ask too.
+        allowing: names or patterns of tools that never ask.
     """
 
-    def __init__(self, ask: Iterable[str], allow: Iterable[str]) -> None:
-        self._ask = _patterns("ask", ask)
-        self._allow = _patterns("allow", allow)
+    def __init__(self, asking: Iterable[str], allowing: Iterable[str]) -> None:
+        self._ask = _patterns("ask", asking)
+        self._allow = _patterns("allow", allowing)
+
+    def __bool__(self) -> bool:
+        return bool(self._ask or self._allow)
 
     def check(self, catalogue: Catalogue) -> None:
         """A pattern that fits no tool is most likely a slip, and one that matters: ConfigurationError."""
         for pattern in (*self._ask, *self._allow):
-            if not any(_fits(exposed.tool, [pattern]) for exposed in catalogue.tools):
+            if not any(_fits(exposed.tool, pattern) for exposed in catalogue.tools):
                 raise ConfigurationError(f"{pattern!r} fits no tool; a name is written as in {_some(catalogue)}")
 
-    def asks(self, tool: Tool) -> bool:
-        """Whether the tool asks."""
-        if _fits(tool, self._allow):
-            return False
-        return tool.metadata.has_capability(ToolCapability.DESTRUCTIVE) or _fits(tool, self._ask)
+    def policy(self) -> Policy:
+        """The same as a policy."""
+        return Policy(
+            *(allow(pattern) for pattern in self._allow),
+            ask(capability=ToolCapability.DESTRUCTIVE, why=_ASKS),
+            *(ask(pattern, why=_ASKS) for pattern in self._ask),
+            otherwise="allow",
+        )
+
+
+_ASKS = "it needs the user's yes"
 
 
 def _patterns(what: str, patterns: Iterable[str]) -> tuple[str, ...]:
@@ -85,57 +81,64 @@ def _patterns(what: str, patterns: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
-def _fits(tool: Tool, patterns: Iterable[str]) -> bool:
-    names = (tool.full_name, tool.name, *tool.aliases)
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+def _fits(tool: Tool, pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in (tool.full_name, tool.name, *tool.aliases))
 
 
 def _some(catalogue: Catalogue) -> str:
     return ", ".join(repr(exposed.tool.full_name) for exposed in catalogue.tools[:3]) or "'namespace.tool'"
 
 
-class Approvals:
-    """The answers that one program's client has given.
+class Client:
+    """Whom one program asks.
 
     Args:
         session: the session with the client.
         request: the id of the request that runs the program.
+
+    Attributes:
+        always: the full names of tools whose calls need no more answers, in this program.
+        unable: why nobody can be asked, or None.
     """
 
     def __init__(self, session: ServerSession, request: types.RequestId) -> None:
         self._session = session
         self._request = request
-        self._answers: dict[CallIdentity, str] = {}  # bound to number and digest: to the very call that was shown
-        self._always: set[str] = set()
+        self.always: set[str] = set()
         elicitation = types.ClientCapabilities(elicitation=types.ElicitationCapability())
         able = session.check_client_capability(elicitation)
-        self._unable = None if able else "this client can't ask for it (it has no elicitation)"
+        self.unable = None if able else "this client can't ask for it (it has no elicitation)"
 
-    def pass_or_pause(self, call: CallIdentity, tool: Tool, arguments: dict[str, Any]) -> None:
-        """Let a call pass, pause it until somebody has answered, or refuse it."""
-        answer = _ALWAYS if tool.full_name in self._always else self._answers.get(call)
-        if answer == _NO:
-            raise ApprovalRefused(f"{tool.full_name}: the user said no to this call", tool=tool.full_name)
-        if answer is None and self._unable:
-            raise ApprovalUnavailable(
-                f"{tool.full_name} needs the user's yes, and {self._unable}; use a client with elicitation, "
-                f"or have the server started with --allow {tool.full_name}",
-                tool=tool.full_name,
-            )
-        if answer is None:
-            raise CallPaused(Approval(call, tool, arguments))
+    def known(self, request: ApprovalRequest | Unclear) -> Decision | None:
+        """The answer to a request that nobody needs to be asked about any more."""
+        if isinstance(request, ApprovalRequest) and request.tool in self.always:
+            return Decision.approve(by=_ALWAYS)
+        if self.unable is None:
+            return None
+        return Decision.reject(
+            f"it needs the user's yes, and {self.unable}; use a client with elicitation, or have the server started "
+            f"with --allow {request.tool}"
+        )
 
-    async def ask(self, waiting: Sequence[Approval]) -> None:
-        """Ask for all calls that wait, in one form; what gets no yes is refused."""
+    async def ask(self, waiting: Sequence[CallRecord]) -> dict[str, Decision]:
+        """Ask for all calls that wait, in one form.
+
+        Args:
+            waiting: calls that wait for an ApprovalRequest or Unclear.
+
+        Returns:
+            A decision for each request's id; what gets no yes is refused. None at all if nobody could be asked.
+        """
         lines, properties = [], {}
-        for place, approval in enumerate(waiting, 1):
-            lines.append(f"{place}. {_written(approval)}")
+        for place, call in enumerate(waiting, 1):
+            lines.append(f"{place}. {_written(call)}")
+            choices = _UNCLEAR_CHOICES if isinstance(_request(call), Unclear) else _CHOICES
             properties[f"call_{place}"] = {
                 "type": "string",
-                "title": f"{place}. {approval.tool.full_name}",
-                "enum": list(_CHOICES),
-                "enumNames": list(_CHOICES.values()),
-                "default": _ONCE,
+                "title": f"{place}. {call.tool}",
+                "enum": list(choices),
+                "enumNames": list(choices.values()),
+                "default": _NO if isinstance(_request(call), Unclear) else _ONCE,
             }
         what = "this call" if len(waiting) == 1 else f"these {len(waiting)} calls"
         message = f"The program waits for your yes to {what}:\n" + "\n".join(lines)
@@ -144,27 +147,61 @@ class Approvals:
                 message, {"type": "object", "properties": properties}, related_request_id=self._request
             )
         except McpError as error:
-            self._unable = f"the client could not ask for it: {error.error.message}"
-            return
+            self.unable = f"the client could not ask for it: {error.error.message}"
+            return {}
         content = (answer.content or {}) if answer.action == "accept" else None
-        for place, approval in enumerate(waiting, 1):
-            chosen = _NO if content is None else content.get(f"call_{place}", _ONCE)
-            self._answers[approval.call] = str(chosen) if chosen in (_ONCE, _ALWAYS) else _NO
-            if chosen == _ALWAYS:
-                self._always.add(approval.tool.full_name)
+        decisions = {}
+        for place, call in enumerate(waiting, 1):
+            field = f"call_{place}"
+            chosen = _NO if content is None else content.get(field, properties[field]["default"])
+            yes = chosen in properties[field]["enum"] and chosen != _NO
+            if yes and chosen == _ALWAYS:
+                self.always.add(call.tool)
+            decisions[_request(call).id] = (
+                Decision.approve() if yes else Decision.reject("the user said no to this call")
+            )
+        return decisions
 
 
-current: ContextVar[Approvals] = ContextVar("toolchord_mcp_approvals")
+class ClientJournal(Journal):
+    """The journal of a program of a client, which knows what needs no question."""
+
+    client: Client
+
+    @classmethod
+    def of(cls, client: Client, record: RunRecord | None = None) -> Self:
+        """The journal of a new run, or of one that goes on."""
+        journal = cls() if record is None else cls.continuing(record)
+        journal.client = client
+        return journal
+
+    async def decide(self, request: ApprovalRequest | Unclear) -> Decision | None:
+        """See `Journal.decide`."""
+        decision = await super().decide(request)
+        if decision is None and (decision := self.client.known(request)) is not None:
+            self.decisions[request.id] = decision
+        return decision
 
 
-async def gate(tool: Tool, arguments: dict[str, Any]) -> None:
-    """What stands before each tool that asks; see `Tool.gated`."""
-    call = current_call()
-    assert call is not None  # it is only called inside a run
-    current.get().pass_or_pause(call, tool, arguments)
+def asking(calls: Iterable[CallRecord], record: RunRecord) -> list[CallRecord]:
+    """Those of the calls that wait for a decision, and for nothing else outside."""
+    asked = {request.id for request in record.asked}
+    reasons = ((call, call.pause.reason) for call in calls if call.pause is not None)
+    return [call for call, why in reasons if isinstance(why, ApprovalRequest | Unclear) and why.id in asked]
 
 
-def _written(approval: Approval) -> str:
+def _request(call: CallRecord) -> ApprovalRequest | Unclear:
+    assert call.pause is not None
+    reason = call.pause.reason
+    assert isinstance(reason, ApprovalRequest | Unclear)
+    return reason
+
+
+def _written(call: CallRecord) -> str:
     """A call as a person reads it, with all that it is about to do."""
-    given = (f"{name}={shorten(shown(value), _LONGEST_ARGUMENT)}" for name, value in approval.arguments.items())
-    return f"{approval.tool.full_name}({', '.join(given)}), line {approval.call.line}"
+    request = _request(call)
+    arguments, why = call.arguments, "it began before, and may have taken effect"
+    if isinstance(request, ApprovalRequest):
+        arguments, why = request.arguments or call.arguments, request.why
+    given = (f"{name}={shorten(shown(value), _LONGEST_ARGUMENT)}" for name, value in arguments.items())
+    return f"{call.tool}({', '.join(given)}), line {call.line}" + (f": {why}" if why != _ASKS else "")

@@ -16,18 +16,17 @@ from toolchord import (
     Catalogue,
     CodeSandbox,
     ExecutionResult,
-    Journal,
     Limits,
-    Tool,
+    Policy,
     ToolCapability,
     ToolRegistry,
     format_tools_for_llm,
 )
 from toolchord.catalogue import Source
 from toolchord.errors import ConfigurationError
+from toolchord.observing import within
 from toolchord.prompt import describe
-from toolchord_mcp import approvals
-from toolchord_mcp.approvals import Approval, Approvals, Rules
+from toolchord_mcp.approvals import Client, ClientJournal, Rules, asking
 from toolchord_mcp.progress import ProgressReport
 
 _RUN = """\
@@ -60,6 +59,7 @@ def code_server(
     name: str = "toolchord",
     ask: Iterable[str] = (),
     allow: Iterable[str] = (),
+    policy: Policy | None = None,
     limits: Limits | None = None,
     concurrency: int = 8,
     max_chars: int = 20_000,
@@ -68,8 +68,7 @@ def code_server(
     """An MCP server of three tools: ``run_code``, ``search_tools`` and ``describe_tools``.
 
     A client that asks for progress is told of calls and output as they happen. A tool that is DESTRUCTIVE, or named in
-    `ask`, runs only after the client's user has said yes (elicitation); a client that can't ask gets
-    `ApprovalUnavailable` in the program.
+    `ask`, runs only after the client's user has said yes (elicitation); without one the program gets CallDenied.
 
     Args:
         sandbox: where programs run.
@@ -77,6 +76,8 @@ def code_server(
         name: how the server introduces itself.
         ask: names of tools, or patterns such as ``files.*``, that ask too.
         allow: names or patterns of tools that never ask.
+        policy: rules instead of these, see docs/policy.md; by default the sandbox's own where it has some. What they
+            ask, the client's user is asked.
         limits: what a program may spend; None: the sandbox's own. Time in which a person is asked does not count.
         concurrency: programs that run at a time; more wait their turn.
         max_chars: length of an answer at most.
@@ -86,9 +87,20 @@ def code_server(
         A server of the SDK, for `serve_stdio`, `serve_http`, or any of the SDK's own transports.
 
     Raises:
-        ConfigurationError: arguments that make no sense; a pattern that fits no tool.
+        ConfigurationError: arguments that make no sense; a pattern that fits no tool; names and a policy together.
     """
-    return _CodeServer(sandbox, tools, name, Rules(ask, allow), limits, concurrency, max_chars, max_tokens).server
+    if policy is not None and not isinstance(policy, Policy):
+        raise ConfigurationError(f"policy must be a Policy, not {type(policy).__name__}; write Policy(ask('pay'))")
+    rules = Rules(ask, allow)
+    if policy is None:
+        policy = sandbox.policy
+    if policy is not None and rules:
+        raise ConfigurationError("a policy says what asks: write ask= and allow= as rules of it, or give no policy")
+    if policy is None:
+        policy = rules.policy()
+    server = _CodeServer(sandbox, tools, name, policy, limits, concurrency, max_chars, max_tokens)
+    rules.check(server.catalogue())
+    return server.server
 
 
 class _CodeServer:
@@ -97,7 +109,7 @@ class _CodeServer:
         sandbox: CodeSandbox,
         tools: Source,
         name: str,
-        rules: Rules,
+        policy: Policy,
         limits: Limits | None,
         concurrency: int,
         max_chars: int,
@@ -109,13 +121,11 @@ class _CodeServer:
         if tools is None:
             raise ConfigurationError("tools says what programs may call: a registry, tools or functions")
         self._tools = tools if isinstance(tools, ToolRegistry) else Catalogue.of(tools)
-        self._rules = rules
+        self._policy = policy
         self._limits = limits
         self._slots = asyncio.Semaphore(concurrency)
         self._max_chars = max_chars
         self._max_tokens = max_tokens
-        self._gated: tuple[Catalogue, Catalogue] | None = None
-        rules.check(self._catalogue())
         self._handlers: dict[str, tuple[type[BaseModel], Callable[[Any], Awaitable[types.CallToolResult]]]] = {
             "run_code": (_RunCode, self._run_code),
             "search_tools": (_SearchTools, self._search),
@@ -125,25 +135,14 @@ class _CodeServer:
         self.server.request_handlers[types.ListToolsRequest] = self._list
         self.server.request_handlers[types.CallToolRequest] = self._call
 
-    def _catalogue(self) -> Catalogue:
-        """The tools as they are now, those that ask with a gate before them."""
-        source = Catalogue.of(self._tools)
-        if self._gated is None or self._gated[0] is not source:
-            self._gated = (source, source.mapped(self._with_gate))
-        return self._gated[1]
-
-    def _with_gate(self, tool: Tool) -> Tool:
-        unknown = tool.implementation is None  # only when it is imported will it say what it does
-        return tool.gated(self._gate) if unknown or self._rules.asks(tool) else tool
-
-    async def _gate(self, tool: Tool, arguments: dict[str, Any]) -> None:
-        if self._rules.asks(tool):
-            await approvals.gate(tool, arguments)
+    def catalogue(self) -> Catalogue:
+        """The tools as they are now."""
+        return Catalogue.of(self._tools)
 
     # the protocol's side
 
     async def _list(self, request: types.ListToolsRequest) -> types.ServerResult:
-        catalogue = self._catalogue()
+        catalogue = self.catalogue()
         stubs = await asyncio.to_thread(format_tools_for_llm, catalogue, max_tokens=self._max_tokens)
         capabilities = [exposed.tool.metadata.capabilities for exposed in catalogue.tools]
         reads = all(ToolCapability.READ_ONLY in one for one in capabilities)
@@ -183,7 +182,7 @@ class _CodeServer:
     # the tools
 
     async def _search(self, arguments: _SearchTools) -> types.CallToolResult:
-        catalogue = self._catalogue()
+        catalogue = self.catalogue()
         found = await asyncio.to_thread(catalogue.search, arguments.query, arguments.limit)
         if not found:
             return _said(
@@ -197,7 +196,7 @@ class _CodeServer:
         return _said("\n".join(lines))
 
     async def _describe(self, arguments: _DescribeTools) -> types.CallToolResult:
-        catalogue = self._catalogue()
+        catalogue = self.catalogue()
 
         def texts() -> list[tuple[bool, str]]:
             found = []
@@ -215,36 +214,34 @@ class _CodeServer:
     async def _run_code(self, arguments: _RunCode) -> types.CallToolResult:
         context: RequestContext[Any, Any, Any] = self.server.request_context
         token = context.meta.progressToken if context.meta is not None else None
-        answers = Approvals(context.session, context.request_id)
+        client = Client(context.session, context.request_id)
+        carried = context.meta.model_extra if context.meta is not None else None
         async with ProgressReport(context.session, context.request_id, token) as report:
-            result = await self._run(arguments.code, answers, report)
+            with within(carried):
+                result = await self._run(arguments.code, client, report)
         return types.CallToolResult(
             content=[types.TextContent(type="text", text=result.for_model(self._max_chars))],
             isError=not result.ok,
             _meta={"toolchord/run": _summary(result)},
         )
 
-    async def _run(self, code: str, answers: Approvals, report: ProgressReport) -> ExecutionResult:
+    async def _run(self, code: str, client: Client, report: ProgressReport) -> ExecutionResult:
         """Run a program; each time that it waits for a person's yes, ask, and let it go on from its journal."""
-        journal = Journal()
-        catalogue = self._catalogue()
-        before = approvals.current.set(answers)
-        try:
-            while True:
-                async with self._slots:
-                    result = await self._sandbox.execute(
-                        code, catalogue, limits=self._limits, journal=journal, watch=report.watch
-                    )
-                reasons = [call.pause.reason for call in result.pending if call.pause is not None]
-                waiting = [reason for reason in reasons if isinstance(reason, Approval)]
-                if not waiting or result.record is None:
-                    return result
-                await answers.ask(waiting)
-                record = result.record
-                journal = Journal(record.events, seed=record.seed, epoch=record.epoch)
-                report.restart()
-        finally:
-            approvals.current.reset(before)
+        journal = ClientJournal.of(client)
+        catalogue = self.catalogue()
+        while True:
+            async with self._slots:
+                result = await self._sandbox.execute(
+                    code, catalogue, limits=self._limits, journal=journal, watch=report.watch, policy=self._policy
+                )
+            record = result.record
+            if record is None or not (waiting := asking(result.pending, record)):
+                return result
+            decisions = await client.ask(waiting)
+            journal = ClientJournal.of(client, record)
+            for request, decision in decisions.items():
+                journal.answer(request, decision)  # one that has expired meanwhile is refused when it goes on
+            report.restart()
 
 
 def _tool(name: str, description: str, model: type[BaseModel], hints: types.ToolAnnotations) -> types.Tool:

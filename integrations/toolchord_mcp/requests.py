@@ -10,6 +10,7 @@ import anyio
 from mcp import ClientSession, McpError, types
 from pydantic import BaseModel, ValidationError
 
+from toolchord.observing import outgoing
 from toolchord_mcp.errors import BadAnswer, ConnectFailed, RequestFailed, ServerError, ServerLost, ServerTimeout
 from toolchord_mcp.limits import REFUSED, UNREACHED
 from toolchord_mcp.private import is_closed, is_unknown_session, next_request
@@ -54,8 +55,10 @@ async def call_tool(
     Raises:
         ServerError: one of its kinds.
     """
+    carried = outgoing()  # W3C Trace Context, as the protocol's SEP-414 has it
+    meta = {"_meta": types.RequestParams.Meta(**carried)} if carried else {}
     request = types.ClientRequest(
-        types.CallToolRequest(params=types.CallToolRequestParams(name=name, arguments=arguments))
+        types.CallToolRequest(params=types.CallToolRequestParams(name=name, arguments=arguments, **meta))
     )
     with anyio.CancelScope() as scope:
 

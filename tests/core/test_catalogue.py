@@ -195,18 +195,3 @@ def test_deferred_tools_are_there_but_not_listed() -> None:
     root = catalogue.resolve("sqrt")
     assert root is not None
     assert root.tool.call(root.tool.bind((9,), {})) == 3.0
-
-
-def test_tools_are_changed_under_their_names() -> None:
-    registry = create_registry()
-    registry.add(ping)
-    registry.add(pong, namespace="other")
-    registry.add(pong, "later", defer_loading=True)
-    registry.add(made("private", allowed_callers=["direct"]))
-    catalogue = Catalogue.of(registry)
-    changed = catalogue.mapped(lambda tool: tool_from(tool, description="changed"))
-    assert {exposed.tool.metadata.description for exposed in changed.tools} == {"changed"}
-    assert list(changed.names) == list(catalogue.names)
-    assert [changed.path(exposed) for exposed in changed.tools] == [catalogue.path(e) for e in catalogue.tools]
-    assert [tool.name for tool in changed.unlisted] == ["later"]
-    assert [tool.name for tool in changed.closed] == ["private"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -87,6 +90,258 @@ def test_help_is_shown_without_a_command(capsys: pytest.CaptureFixture[str], mon
     shown = capsys.readouterr().out
     assert "doctor" in shown
     assert "mcp" in shown
+
+
+# Running, looking, keeping
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tools, programs and a run that was kept."""
+    made = tmp_path_factory.mktemp("cli")
+    (made / "shop.py").write_text(
+        textwrap.dedent('''
+            from toolchord import create_registry
+
+            registry = create_registry()
+
+            async def price(item: str) -> float:
+                """What an item costs.
+
+                In euros.
+                """
+                return float(len(item))
+
+            async def pay(amount: float) -> str:
+                """Pay."""
+                return f"paid {amount}"
+
+            registry.add(price, capabilities=["read_only"], price=0.5)
+            registry.add(pay)
+        ''')
+    )
+    (made / "sum.py").write_text("print('adding')\nreturn sum([await price(item=one) for one in items])\n")
+    (made / "pay.py").write_text("return await pay(amount=await price(item='tea'))\n")
+    (made / "bad.py").write_text("x = await price(item='tea')\nreturn x['cents']\n")
+    ended = shop(made, "run", "sum.py", "--input", 'items=["tea", "milk"]', "--record", "run.json")
+    assert (ended.returncode, ended.stdout) == (0, "7.0\n\nPrinted:\nadding\n"), ended.stderr
+    return made
+
+
+def shop(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    tools = ["--tools", "shop:registry"] if arguments[0] in ("run", "tools", "stubs") else []
+    command = [sys.executable, "-m", "toolchord", *arguments, *tools]
+    path = os.pathsep.join([str(ROOT / "core"), str(ROOT / "integrations")])
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        cwd=folder,
+        input=stdin,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def test_run_says_what_the_model_would_read_and_sums_up_on_stderr(folder: Path) -> None:
+    ended = shop(folder, "run", "-", "--input", "n=3", stdin="return n * 2")
+    assert (ended.returncode, ended.stdout) == (0, "6\n")
+    assert ended.stderr.startswith("ok in ")
+    ended = shop(folder, "run", "sum.py", "--input", 'items=["tea"]')
+    assert "1 call, 0.5 spent." in ended.stderr
+
+
+def test_run_as_json_is_a_trace(folder: Path) -> None:
+    ended = shop(folder, "run", "sum.py", "--input", 'items=["tea"]', "--json")
+    trace = json.loads(ended.stdout)
+    assert (trace["status"], trace["value"], trace["stdout"]) == ("ok", "3.0", "adding\n")
+    assert "record" not in trace
+
+
+def test_a_program_that_fails_is_exit_code_one(folder: Path) -> None:
+    ended = shop(folder, "run", "bad.py")
+    assert ended.returncode == 1
+    assert "TypeError (line 2)" in ended.stdout
+    assert ended.stderr.startswith("failed in ")
+
+
+def test_run_waits_for_nobody_in_a_pipe(folder: Path) -> None:
+    ended = shop(folder, "run", "pay.py", "--ask", "pay")
+    assert ended.returncode == 3
+    assert ended.stderr.startswith("paused in ")
+    denied = shop(folder, "run", "pay.py", "--deny", "pay")
+    assert denied.returncode == 1
+    assert "CallDenied" in denied.stdout
+
+
+@pytest.mark.parametrize(("answer", "code", "told"), [("y", 0, "paid 3.0"), ("n", 1, "refused at the terminal")])
+def test_run_asks_at_a_terminal(folder: Path, answer: str, code: int, told: str) -> None:
+    ours, theirs = pty.openpty()
+    path = os.pathsep.join([str(ROOT / "core"), str(ROOT / "integrations")])
+    with subprocess.Popen(
+        [sys.executable, "-m", "toolchord", "run", "pay.py", "--ask", "pay", "--tools", "shop:registry"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+    ) as process:
+        os.write(ours, f"{answer}\n".encode())
+        stdout, stderr = process.communicate(timeout=100)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == code
+    assert told in stdout
+    assert "waits for an approval" in stderr
+    assert "amount = 3.0" in stderr
+
+
+def test_a_run_is_shown_on_stderr_if_that_is_asked_for(folder: Path) -> None:
+    ended = shop(folder, "run", "sum.py", "--input", 'items=["tea"]', "--live")
+    assert (ended.returncode, ended.stdout) == (0, "3.0\n\nPrinted:\nadding\n")
+    assert "return sum([await price(item=one)" in ended.stderr
+    both = shop(folder, "run", "pay.py", "--live", "--ask", "pay")
+    assert both.returncode == 2
+    assert "use one of them" in both.stderr
+
+
+def test_a_dry_run_lists_what_it_held_back(folder: Path) -> None:
+    ended = shop(folder, "run", "pay.py", "--dry-run")
+    assert ended.returncode == 0
+    assert "held back: pay(amount=3.0)" in ended.stderr
+
+
+def test_tools_and_stubs(folder: Path) -> None:
+    ended = shop(folder, "tools")
+    assert ended.stdout.splitlines() == [
+        "price(item: str) -> float",
+        "    What an item costs.",
+        "    [read_only]",
+        "pay(amount: float) -> str",
+        "    Pay.",
+        "2 tools",
+    ]
+    found = json.loads(shop(folder, "tools", "--search", "costs", "--json").stdout)
+    assert [one["name"] for one in found] == ["price"]
+    stubs = shop(folder, "stubs")
+    assert "async def price(item: str) -> float:" in stubs.stdout
+    assert "tools.price(args" in shop(folder, "stubs", "--target", "javascript").stdout
+
+
+def test_view_shows_a_run_in_the_terminal_and_as_a_page(folder: Path) -> None:
+    shown = shop(folder, "view", "run.json").stdout
+    assert "price" in shown
+    assert "adding" in shown
+    ended = shop(folder, "view", "run.json", "--html", "run.html")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "wrote run.html\n")
+    assert "price" in (folder / "run.html").read_text()
+    assert json.loads(shop(folder, "view", "run.json", "--json").stdout)["status"] == "ok"
+
+
+def test_replay_and_diff(folder: Path) -> None:
+    same = shop(folder, "replay", "run.json")
+    assert same.returncode == 0
+    assert "The runs are the same" in same.stdout
+    kept = json.loads((folder / "run.json").read_text())
+    kept["record"]["code"] = kept["record"]["code"].replace("adding", "summing")
+    (folder / "other.json").write_text(json.dumps({**kept, "code": kept["record"]["code"]}))
+    changed = shop(folder, "replay", "other.json", "--json")
+    assert changed.returncode == 1
+    assert json.loads(changed.stdout)["ending"] == ["stdout: 'adding\\n', then 'summing\\n'"]
+    diff = shop(folder, "diff", "run.json", "other.json")
+    assert diff.returncode == 1
+    assert "+print('summing')" in diff.stdout
+    assert shop(folder, "diff", "run.json", "run.json").returncode == 0
+
+
+def test_a_record_becomes_a_test(folder: Path) -> None:
+    told = shop(folder, "record", "run.json")
+    assert told.stdout.startswith("ok in ")
+    made = shop(folder, "record", "run.json", "--as-test", "tests/test_sum.py", "--tools", "shop:registry")
+    assert (made.returncode, made.stdout) == (0, "wrote tests/test_sum.py\n"), made.stderr
+    assert (folder / "tests" / "test_sum.json").exists()
+    again = shop(folder, "record", "run.json", "--as-test", "tests/test_sum.py")
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "tests/test_sum.py"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT / "core"), str(ROOT / "integrations")])}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=folder, env=env)
+    assert "1 passed" in ended.stdout, ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "nothing.py"], "nothing.py can't be read: No such file"),
+        (["run", "sum.py", "--input", "items"], "--input takes NAME=JSON"),
+        (["run", "sum.py", "--input", "items=tea"], "is no JSON"),
+        (["run", "sum.py", "--input", "items=[]", "--record", "no/such/folder/run.json"], "can't be written"),
+        (["view", "nothing.json"], "nothing.json can't be read"),
+        (["view", "sum.py"], "not a trace of a run"),
+        (["view", "run.json", "--open"], "--open needs --html"),
+        (["replay", "sum.py"], "not a trace of a run"),
+        (["diff", "run.json", "nothing.json"], "can't be read"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_two(folder: Path, arguments: list[str], told: str) -> None:
+    ended = shop(folder, *arguments)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("toolchord: ")
+    assert told in ended.stderr
+
+
+def test_a_typing_error_is_told_with_the_usage(folder: Path) -> None:
+    ended = shop(folder, "rnu")
+    assert ended.returncode == 2
+    assert "No such command 'rnu'" in ended.stderr
+    assert "run" in ended.stderr.partition("No such command")[2]
+
+
+def test_demo_answers_its_question_right() -> None:
+    from toolchord.cli.demo import PROGRAM, registry
+
+    ended = toolchord("demo")
+    assert ended.returncode == 0
+    rows = json.loads(ended.stdout)
+    tools = {exposed.identifier: exposed.tool for exposed in Catalogue.of(registry()).tools}
+    assert PROGRAM in ended.stderr
+    expected = []
+    for person in tools["get_team"].execute_sync(department="engineering"):
+        budget = tools["get_budget"].execute_sync(level=person["level"])["travel"]
+        bills = tools["get_bills"].execute_sync(person=person["id"], quarter="Q3")
+        spent = sum(b["amount"] for b in bills if b["kind"] == "travel" and b["approved"])
+        if spent > budget:
+            expected.append({"name": person["name"], "spent": round(spent, 2), "budget": budget})
+    assert sorted(rows, key=str) == sorted(expected, key=str)
+    assert rows
+
+
+def test_no_trick_gets_through() -> None:
+    ended = toolchord("attack", "--json")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    done = json.loads(ended.stdout)
+    assert len(done) == 50
+    assert {one["stopped_by"] for one in done if one["walls"] == "both"} == {"language", "limit"}
+    assert {one["stopped_by"] for one in done if one["walls"] == "second"} == {"sandbox", "limit"}
+
+
+def test_a_trick_that_gets_through_is_exit_code_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from toolchord.cli import app
+    from toolchord.cli import attack as tricks
+
+    monkeypatch.setattr(tricks, "TRICKS", {"add": "return 1 + 1"})
+    ended = CliRunner().invoke(app, ["attack"])
+    assert ended.exit_code == 1
+    assert "2 of 2 got through" in ended.stdout
+
+
+def test_the_shells_can_complete() -> None:
+    ended = toolchord("--show-completion", "bash")
+    assert "complete" in ended.stdout
 
 
 # Tools by name

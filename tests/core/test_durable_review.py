@@ -8,7 +8,7 @@ import pytest
 
 from toolchord import CallIdentity, CodeSandbox, DurableJournal, MemoryStore, Unclear, Variables
 from toolchord.errors import CallPaused
-from toolchord.journal import Outcome
+from toolchord.recording import Outcome
 
 CALL = CallIdentity(1, "default.pay", "0" * 64, 1)
 

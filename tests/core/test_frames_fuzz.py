@@ -110,6 +110,8 @@ TIDY: list[list[Any]] = [
     [5, Encoder().encode({"a": [1, 2, 3], "t": (1, 2), "s": {1, 2}}), None, True],
     [5, b"", ["program", "ValueError", "no", 3, "Traceback", ""], False],
     [5, b"", ["memory", "MemoryError", "", 0, "", ""], False],
+    [10, ""],
+    [10, None],
 ]
 STRANGE: list[Any] = [
     None, True, -1, 0, 1, 2, 2**63, -(2**63), 1e308, -1e308, float("nan"), float("inf"), "", "echo", "__class__",
@@ -233,6 +235,11 @@ HOSTILE: dict[str, tuple[list[list[Any]], str]] = {
     "a flood of empty output": ([[3, "stdout", ""]] * 10_000, "limit"),
     "a flood of calls": ([[1, n, "echo", 1, BODY] for n in range(1, 100)], "limit"),
     "an end after the end": ([[5, b"\x01", None, True], [5, b"\x02", None, True]], "value"),
+    "a call while variables are restored": ([[10, "x"], CALL], "protocol"),
+    "waiting while variables are restored": ([[10, "x"], [4, 0.01]], "protocol"),
+    "variables that are restored after a call": ([CALL, [10, "x"]], "protocol"),
+    "variables that are restored twice": ([[10, ""], [10, None], [10, ""]], "protocol"),
+    "restoring without an end": ([[10, "x"]] * 10_000, "limit"),
     "silence": ([[6]], "limit"),
 }
 

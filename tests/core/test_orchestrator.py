@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from toolchord import CodeSandbox, Limits, Orchestrator, Reply, TokenUsage, ToolRequest, create_registry
+from toolchord import (
+    ApprovalRequest,
+    CodeSandbox,
+    Decision,
+    Limits,
+    Orchestrator,
+    Policy,
+    Reply,
+    TokenUsage,
+    ToolRequest,
+    ask,
+    create_registry,
+)
 from toolchord.errors import CallPaused, ConfigurationError
 from toolchord.instructions import RUN_CODE
 
@@ -277,6 +289,27 @@ async def test_a_paused_program_goes_on_where_it_was() -> None:
         assert (run.stop, run.text, run.value) == ("answered", "done", ("refunded 3", "yes"))
         assert DONE == [("refund", 3)]
         assert len(run.attempts) == 1
+
+
+async def test_what_a_policy_asks_is_answered_when_the_run_is_resumed() -> None:
+    DONE.clear()
+    failed, repaired = (
+        "await refund(order_id=3)\n1 / 0",
+        "x = await refund(3)\ny = await refund(order_id=4)\nreturn x, y",
+    )
+    policy = Policy(ask("refund", when=lambda given: given["order_id"] == 4), otherwise="allow")
+    async with CodeSandbox(tools=[refund], policy=policy) as sandbox:
+        orchestrator = Orchestrator(Script(block(failed), block(repaired), "done").text_only, sandbox)
+        run = await orchestrator.run("x")
+        (waiting,) = run.pending
+        assert waiting.pause is not None
+        request = waiting.pause.reason
+        assert isinstance(request, ApprovalRequest)
+        run = await orchestrator.resume(run, {"stale": Decision.approve()})
+        assert run.stop == "paused"
+        run = await orchestrator.resume(run, {request.id: Decision.approve()})
+    assert (run.stop, run.value) == ("answered", ("refunded 3", "refunded 4"))
+    assert DONE == [("refund", 3), ("refund", 4)]
 
 
 async def test_a_models_own_error_gets_through(sandbox: CodeSandbox) -> None:

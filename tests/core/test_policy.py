@@ -108,6 +108,18 @@ async def tried(call):
 # rules
 
 
+async def test_a_rule_may_name_tools_by_a_pattern(bank: Bank) -> None:
+    code = f"{TRY}\nreturn [await tried(mail(to='a')), await tried(balance(of='a')), await tried(pay(to='a'))]"
+    policy = Policy(deny("post.*", why="no post"), deny("*ay"), otherwise="allow")
+    result = await execute(bank, code, policy)
+    assert result.value == [
+        "CallDenied: post.mail was refused: no post",
+        1001,
+        "CallDenied: default.pay was refused: the policy says deny",
+    ]
+    assert bank.did == []
+
+
 async def test_the_first_rule_that_is_about_a_call_decides(bank: Bank) -> None:
     policy = Policy(
         deny("pay", when=lambda a: a["amount"] > 100, why="too much"),

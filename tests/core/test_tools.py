@@ -619,48 +619,6 @@ def test_what_may_cross_can_be_asked_beforehand() -> None:
     assert not is_plain(len)
 
 
-async def test_a_gate_stands_before_every_kind_of_tool() -> None:
-    passed: list[Any] = []
-
-    async def gate(tool: Tool, arguments: dict[str, Any]) -> None:
-        passed.append((tool.full_name, arguments))
-        if arguments.get("n") == 13:
-            raise PermissionError("not this one")
-
-    def plain(n: int) -> int:
-        return n
-
-    async def coroutine(n: int) -> int:
-        return n
-
-    for function in (plain, coroutine):
-        tool = tool_from(function, namespace="some").gated(gate)
-        assert tool.is_async
-        assert tool.signature == tool_from(function).signature
-        assert await tool.execute(n="7") == 7  # validated before the gate is asked
-        assert tool.execute_sync(n=8) == 8
-        with pytest.raises(PermissionError):
-            await tool.execute(n=13)
-        with pytest.raises(InvalidArguments):
-            await tool.execute(m=1)
-        name = f"some.{function.__name__}"
-        assert passed == [(name, {"n": 7}), (name, {"n": 8}), (name, {"n": 13})]
-        passed.clear()
-
-
-async def test_a_gate_stands_before_a_tool_that_is_imported_later() -> None:
-    asked: list[str] = []
-
-    async def gate(tool: Tool, arguments: dict[str, Any]) -> None:
-        asked.append(tool.name)
-
-    registry = create_registry()
-    registry.add(None, "later", import_path="math:factorial", defer_loading=True)
-    [deferred] = registry.deferred()
-    assert await deferred.gated(gate).execute(n=5) == 120
-    assert asked == ["later"]
-
-
 async def test_a_tools_calls_can_be_run_by_somebody_else() -> None:
     seen: list[Any] = []
 

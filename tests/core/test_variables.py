@@ -151,16 +151,44 @@ async def test_definitions_are_restored_behind_the_language_policy(sandbox: Code
     assert "could not be restored" in result.stderr
     assert (await sandbox.execute("return f()", variables=forged)).error is not None
     endless = Variables(definitions={"f": "def f(x=[i for i in iter(int, 1)]): pass"})
-    cut = await sandbox.execute("return 1", variables=endless, limits=Limits(wall_time=20, cpu_time=0.3))
+    limits = Limits(wall_time=20, cpu_time=0.3)
+    result = await sandbox.execute("return 1", variables=endless, limits=limits)
+    assert result.value == 1
+    assert "The variable f of an earlier program could not be restored: LimitExceeded: " in result.for_model()
+    assert result.variables == Variables()
+    cut = await sandbox.execute("while True: pass", variables=endless, limits=limits)
     assert cut.error is not None
-    assert cut.error.limit in ("cpu_time", "memory")
+    assert cut.error.limit == "cpu_time"
+    assert cut.variables == Variables()
+    assert "could not be restored" in cut.for_model()
+
+
+async def test_too_little_time_costs_no_definition(sandbox: CodeSandbox) -> None:
+    """That is the run's own limit: the machine may just be busy."""
+    busy = Variables({"n": b"\x01"}, {"f": "def f(x=sum(range(50_000_000))): return 1"})
+    cut = await sandbox.execute("return f()", variables=busy, limits=Limits(wall_time=0.05))
+    assert cut.error is not None
+    assert cut.error.limit == "wall_time"
+    assert cut.variables == busy
+    assert "could not be restored" not in cut.for_model()
+
+
+async def test_what_hangs_without_working_is_given_up_too() -> None:
+    """Nothing that wall one lets through can do that; behind wall two alone a guest reads what never comes."""
+    hung = Variables({"n": b"\x01"}, {"F": "class F:\n    import os\n    os.read(3, 1)"})
+    with CodeSandbox(language="unrestricted", limits=Limits(wall_time=11)) as sandbox:
+        result = await sandbox.execute("return n", variables=hung)
+    assert result.value == 1
+    assert "F of an earlier program could not be restored: LimitExceeded: wall_time: restoring" in result.stderr
 
 
 async def test_bytes_that_are_no_variables_are_refused(sandbox: CodeSandbox) -> None:
     with pytest.raises(ConfigurationError, match="hold no variables"):
         Variables.from_bytes(b"nonsense")
     broken = await sandbox.execute("return 1", variables=Variables(data={"x": b"\xc1"}))
-    assert broken.error is not None
+    assert broken.value == 1
+    assert "The variable x of an earlier program could not be restored" in broken.stderr
+    assert broken.variables == Variables()
 
 
 async def test_nothing_is_kept_unless_it_is_asked_for(sandbox: CodeSandbox) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -361,8 +360,8 @@ async def test_several_questions_are_open_at_once_and_answered_in_any_order(hous
     [
         ("approve", {}, "pay ann 1", ["pay ann 1"]),
         ("edit", {"arguments": {"to": "eve", "amount": 7}}, "pay eve 7", ["pay eve 7"]),
-        ("reject", {"message": "too much"}, "CallRejected: too much", []),
-        ("reject", {}, "CallRejected: a person rejected this call of default.pay", []),
+        ("reject", {"message": "too much"}, "CallDenied: default.pay was refused: too much", []),
+        ("reject", {}, "CallDenied: default.pay was refused", []),
         ("respond", {"value": {"paid": [1, None]}}, {"paid": [1, None]}, []),
     ],
 )
@@ -393,7 +392,7 @@ async def test_a_tool_that_is_imported_only_when_it_is_called_is_held_too(house:
     code = "found = await search_tools('later')\nreturn call_tool(found[0]['name'], n=1), later(n=2)"
     events = await played(house.agent(code, ask=["later"]).run(user_msg="go"), says("reject"))
     assert [event.tool_kwargs for event in of(InputRequiredEvent, events)] == [{"n": 1}, {"n": 2}]
-    assert "CallRejected" in of(CodeEnded, events)[0].error
+    assert "CallDenied" in of(CodeEnded, events)[0].error
     found = next(event for event in of(ToolCallResult, events) if event.tool_id == "c1:1")
     assert (found.tool_name, found.tool_output.content[-6:]) == ("search_tools", " bytes")
     events = await played(house.agent(code, ask=["later"]).run(user_msg="go"), says("approve"))
@@ -421,7 +420,7 @@ async def test_one_event_may_hold_several_answers(house: House) -> None:
         both = [answer(ann, "reject").model_dump()["_data"], answer(cid, "respond", value=0).model_dump()["_data"]]
         handler.ctx.send_event(HumanResponseEvent(answers=both))
         await asyncio.wait_for(handler, 60)
-    assert "CallRejected" in house.told
+    assert "CallDenied" in house.told
     assert not [line for line in house.ran if line.startswith("pay")]
 
 
@@ -700,13 +699,3 @@ async def test_what_a_context_keeps_of_ended_programs_stays_small(house: House) 
     kept = await handler.ctx.store.get("toolchord")
     assert len(kept) == 16
     assert all(set(entry) == {"ended", "paused"} for entry in kept.values())
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_five_minute_start_of_the_docs_does_what_it_says(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "docs" / "llama-index.md").read_text().partition("## What a program gets")[0]
-    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(snippets) == 2
-    exec(compile(snippets[number], "llama-index.md", "exec"), {"__name__": "docs"})
-    wanted = re.findall(r"print\(.*\)  # (.+)", snippets[number])
-    assert capsys.readouterr().out.splitlines() == wanted != []

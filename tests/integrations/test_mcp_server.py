@@ -316,7 +316,7 @@ async def test_an_answer_holds_for_the_call_that_was_shown_or_for_the_tool(share
         code = "import asyncio\nr = await asyncio.gather(disk.wipe('a'), disk.wipe('b'), return_exceptions=True)\nmore = [await disk.wipe(p) for p in 'cdef']\nreturn [str(x) for x in r], more"
         result = await run(session, code)
         assert text_of(result) == (
-            '[["disk.wipe: the user said no to this call", "wiped b"], ["wiped c", "wiped d", "wiped e", "wiped f"]]'
+            '[["disk.wipe was refused: the user said no to this call", "wiped b"], ["wiped c", "wiped d", "wiped e", "wiped f"]]'
         )
     assert answers == []
     assert shared.traces() == [f"wipe {letter}" for letter in "bcdef"]
@@ -325,11 +325,11 @@ async def test_an_answer_holds_for_the_call_that_was_shown_or_for_the_tool(share
 @pytest.mark.parametrize(
     ("elicit", "kind", "why"),
     [
-        (lambda params: types.ElicitResult(action="decline"), "ApprovalRefused", "said no"),
-        (lambda params: types.ElicitResult(action="cancel"), "ApprovalRefused", "said no"),
-        (accept(call_1="perhaps"), "ApprovalRefused", "said no"),
-        (lambda params: types.ErrorData(code=-32603, message="no screen"), "ApprovalUnavailable", "no screen"),
-        (None, "ApprovalUnavailable", "no elicitation"),
+        (lambda params: types.ElicitResult(action="decline"), "CallDenied", "said no"),
+        (lambda params: types.ElicitResult(action="cancel"), "CallDenied", "said no"),
+        (accept(call_1="perhaps"), "CallDenied", "said no"),
+        (lambda params: types.ErrorData(code=-32603, message="no screen"), "CallDenied", "no screen"),
+        (None, "CallDenied", "no elicitation"),
     ],
     ids=["decline", "cancel", "odd", "error", "none"],
 )

@@ -20,9 +20,9 @@ from toolchord.catalogue import Catalogue
 from toolchord.dispatch import Dispatcher, Prepared, is_small
 from toolchord.errors import CallPaused, InvalidArguments, ToolCallError, ToolNotAvailable
 from toolchord.identity import CallIdentity, current
-from toolchord.journal import Outcome
 from toolchord.models.tool_spec import ToolCapability, ToolMetadata
 from toolchord.native.ledger import Ledger, NativeCall, digest_of
+from toolchord.recording import Outcome
 from toolchord.results import shorten
 from toolchord.search import near
 from toolchord.tools import Tool

@@ -36,7 +36,7 @@ from tests.integrations.langgraph.graphs import (
 )
 from toolchord import CallIdentity, CodeSandbox, DurableJournal, Limits
 from toolchord.errors import ConfigurationError, JournalConflict
-from toolchord.journal import Event, Outcome
+from toolchord.recording import Event, Outcome
 from toolchord_langgraph import CannotGoOn, CodeOrchestrator, CodeOrchestratorMiddleware, private
 from toolchord_langgraph.store import CheckpointStore
 

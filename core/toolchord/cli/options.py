@@ -1,0 +1,30 @@
+"""Options that several commands share, and how a command says something."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="As one JSON value, for other programs.")]
+Tools = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tools",
+        help="What programs may call: module:attribute (a registry, tools, or a function that gives them), or a module "
+        "that registers its tools. May be given several times.",
+    ),
+]
+WallTime = Annotated[float, typer.Option("--wall-time", help="Seconds that one program may take.", min=0.001)]
+
+
+def say(value: Any, as_json: bool, text: str) -> None:
+    """Print a value as JSON, or its text."""
+    typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)
+
+
+def note(text: str) -> None:
+    """Say something that is not the result: on stderr, so that what goes into a pipe stays clean."""
+    print(text, file=sys.stderr)

@@ -1,0 +1,181 @@
+"""`toolchord run`: a program from a file, with your tools."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from toolchord.cli.options import AsJson, Tools, WallTime, note
+from toolchord.errors import ConfigurationError
+from toolchord.limits import Limits
+
+if TYPE_CHECKING:
+    from toolchord.approvals import Decision, Request
+    from toolchord.policy import Policy
+    from toolchord.results import CallRecord, ExecutionResult, Watch
+    from toolchord.trace import Trace
+
+
+def run(
+    program: Annotated[str, typer.Argument(help="A file with the program; - reads it from stdin.")],
+    tools: Tools = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="NAME=JSON", help="A variable the program starts with. May be given again."),
+    ] = None,
+    ask: Annotated[
+        list[str] | None, typer.Option(help="A tool, such as 'shop.pay', whose calls wait for your yes.")
+    ] = None,
+    deny: Annotated[list[str] | None, typer.Option(help="A tool that may not be called.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Hold back what is not read-only, and list it.")] = False,
+    wall_time: WallTime = 30.0,
+    record: Annotated[
+        Path | None, typer.Option(help="Keep the run in this file, for view, replay, diff and record.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the run as an HTML page.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Show the run on stderr while it goes on.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a program with your tools. What a model would read of it goes to stdout, a summary to stderr.
+
+    Exit code 1: the program failed. 3: it waits for an answer that nobody here can give.
+    """
+    source = _program(program)
+    inputs = dict(map(_input, given or ()))
+    if live and ask:
+        raise ConfigurationError("--live draws where --ask would ask; use one of them")
+    policy = _policy(ask or (), deny or ())
+    with _displayed(live) as watch:
+        result = asyncio.run(_run(source, tools or [], inputs, policy, dry_run, Limits(wall_time=wall_time), watch))
+    trace = result.trace()
+    if record is not None:
+        _written(record, trace.to_json())
+    if html is not None:
+        _written(html, trace.to_html())
+    _tell(trace, result, as_json, summed_up=live)
+    if result.error is not None:
+        raise typer.Exit(3 if result.error.kind == "paused" else 1)
+
+
+@contextmanager
+def _displayed(live: bool) -> Iterator[Watch | None]:
+    """Somebody sees how far the run is."""
+    if not live:
+        yield None
+        return
+    from toolchord.terminal import watching  # first: it says what to install where rich is missing
+
+    from rich.console import Console  # isort: skip
+
+    with watching(console=Console(stderr=True)) as watch:
+        yield watch
+
+
+def _tell(trace: Trace, result: ExecutionResult, as_json: bool, *, summed_up: bool) -> None:
+    if as_json:
+        typer.echo(trace.to_json(record=False))
+        return
+    typer.echo(result.for_model())
+    for call in result.held:
+        note(f"held back: {_shown(call)}")
+    if not summed_up:
+        note(summary(trace))
+
+
+def summary(trace: Trace) -> str:
+    """One line about a run."""
+    calls = len(trace.calls) + trace.more_calls
+    parts = [f"{trace.status} in {trace.duration:.2f} s", f"{calls} call{'s' * (calls != 1)}"]
+    if trace.ledger is not None and trace.ledger.money:
+        parts.append(f"{trace.ledger.money:g} spent")
+    verdict = f" {trace.ledger.verdict()}" if trace.ledger is not None and trace.status == "ok" and calls else ""
+    return f"{', '.join(parts)}.{verdict}"
+
+
+async def _run(
+    code: str,
+    names: list[str],
+    inputs: dict[str, Any],
+    policy: Policy | None,
+    dry_run: bool,
+    limits: Limits,
+    watch: Watch | None,
+) -> ExecutionResult:
+    """Run it; where it waits for somebody, ask, and go on."""
+    from toolchord import CodeSandbox, Journal
+    from toolchord.loading import load_tools
+
+    tools = await asyncio.to_thread(load_tools, names) if names else None
+    async with CodeSandbox(tools=tools, limits=limits, policy=policy) as sandbox:
+        result = await sandbox.execute(code, inputs=inputs, dry_run=dry_run, watch=watch)
+        while result.pending and sys.stdin.isatty() and result.record is not None:
+            journal = Journal.continuing(result.record)
+            for request in [*journal.asked.values()]:
+                if request.id not in journal.decisions:
+                    journal.answer(request.id, await asyncio.to_thread(_asked, request))
+            if not journal.decisions:
+                break  # it waits for something else than an approval
+            result = await sandbox.execute(code, inputs=inputs, journal=journal)
+    return result
+
+
+def _asked(request: Request) -> Decision:
+    from toolchord.approvals import ApprovalRequest, Decision
+    from toolchord.results import shorten, shown
+
+    note(str(request))
+    if isinstance(request, ApprovalRequest):
+        for name, value in (request.arguments or {}).items():
+            note(f"  {name} = {shorten(shown(value), 500)}")
+    if typer.confirm("Let it run?", default=False, err=True):
+        return Decision.approve(by="terminal")
+    return Decision.reject("refused at the terminal", by="terminal")
+
+
+def _program(path: str) -> str:
+    try:
+        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(f"the program {path} can't be read: {reason}") from None
+
+
+def _input(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ConfigurationError(f"--input takes NAME=JSON, such as --input limit=5, not {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError as error:
+        raise ConfigurationError(f"--input {name}: {value!r} is no JSON ({error}); text needs quotes") from None
+
+
+def _policy(ask: list[str] | tuple[()], deny: list[str] | tuple[()]) -> Policy | None:
+    from toolchord.policy import Policy
+    from toolchord.policy import ask as asking
+    from toolchord.policy import deny as denying
+
+    rules = [*map(denying, deny), *map(asking, ask)]
+    return Policy(*rules, otherwise="allow") if rules else None
+
+
+def _shown(call: CallRecord) -> str:
+    from toolchord.results import shorten, shown
+
+    arguments = ", ".join(f"{name}={shorten(shown(value), 60)}" for name, value in call.arguments.items())
+    return f"{call.tool.removeprefix('default.')}({arguments})"
+
+
+def _written(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{path} can't be written: {error.strerror}") from None
+    note(f"wrote {path}")
