@@ -113,13 +113,13 @@ def month_and_day(date: str) -> tuple[int, int]:
     return int(month), int(day)
 
 
-@register_tool(registry=registry)
+@register_tool(registry=registry, capabilities=["read_only"])
 async def list_carriers() -> list[Carrier]:
     """List the airlines that flew from New York in 2013."""
     return await fetch("SELECT carrier AS code, name FROM airlines ORDER BY carrier")
 
 
-@register_tool(registry=registry)
+@register_tool(registry=registry, capabilities=["read_only"])
 async def busiest_routes(limit: int = 10) -> list[Route]:
     """List the routes with the most flights in 2013, the busiest first."""
     return await fetch(
@@ -128,7 +128,7 @@ async def busiest_routes(limit: int = 10) -> list[Route]:
     )
 
 
-@register_tool(registry=registry)
+@register_tool(registry=registry, capabilities=["read_only"])
 async def destinations(origin: Origin, month: int) -> list[Destination]:
     """List the airports that were served from an origin in one month."""
     return await fetch(
@@ -136,7 +136,7 @@ async def destinations(origin: Origin, month: int) -> list[Destination]:
     )
 
 
-@register_tool(registry=registry)
+@register_tool(registry=registry, capabilities=["read_only"])
 async def get_airport(faa: str) -> Airport:
     """Look up an airport by its FAA code. Fails for a code that the directory does not list."""
     found = await fetch(
@@ -147,7 +147,7 @@ async def get_airport(faa: str) -> Airport:
     return found[0]  # type: ignore[no-any-return]
 
 
-@register_tool(registry=registry)
+@register_tool(registry=registry, capabilities=["read_only"])
 async def get_plane(tailnum: str) -> Plane:
     """Look up an aircraft by its tail number. Fails for one that the registry does not list."""
     found = await fetch(
@@ -158,7 +158,7 @@ async def get_plane(tailnum: str) -> Plane:
     return found[0]  # type: ignore[no-any-return]
 
 
-@register_tool(registry=registry)
+@register_tool(registry=registry, capabilities=["read_only"])
 async def list_flights(origin: Origin, dest: str, date: str) -> list[Flight]:
     """List the flights of one route on one day of 2013 (YYYY-MM-DD), in order of departure."""
     return await fetch(
@@ -171,25 +171,25 @@ async def list_flights(origin: Origin, dest: str, date: str) -> list[Flight]:
     )
 
 
-@register_tool(registry=registry)
+@register_tool(registry=registry, capabilities=["read_only"])
 async def route_delays(origin: Origin, dest: str, month: int) -> Delays:
     """Sum up the delays of one route in one month."""
     return await fetch_delays("origin = ? AND dest = ? AND month = ?", origin, dest, month)
 
 
-@register_tool(registry=registry)
+@register_tool(registry=registry, capabilities=["read_only"])
 async def carrier_delays(carrier: str, month: int) -> Delays:
     """Sum up the delays of one airline (its two-character code) in one month."""
     return await fetch_delays("carrier = ? AND month = ?", carrier, month)
 
 
-@register_tool(registry=registry)
+@register_tool(registry=registry, capabilities=["read_only"])
 async def daily_departures(origin: Origin, date: str) -> Delays:
     """Sum up the departures of one airport on one day of 2013 (YYYY-MM-DD)."""
     return await fetch_delays("origin = ? AND month = ? AND day = ?", origin, *month_and_day(date))
 
 
-@register_tool(registry=registry)
+@register_tool(registry=registry, capabilities=["read_only"])
 async def hourly_weather(origin: Origin, date: str) -> list[Weather]:
     """List the weather at an origin, hour by hour, for one day of 2013 (YYYY-MM-DD)."""
     return await fetch(
