@@ -59,6 +59,8 @@ class RunLedger(msgspec.Struct, omit_defaults=True):
         duration: seconds from start to end.
         money: what the tools cost, calls that were answered from a record left out; in your own money, see `charge`.
         exact: tokens were counted with a tokenizer; else four characters count as one.
+        programs: how many programs these figures are of.
+        finished: it came to its end.
     """
 
     tools: list[ToolTotals] = []
@@ -69,6 +71,8 @@ class RunLedger(msgspec.Struct, omit_defaults=True):
     duration: float = 0.0
     money: float = 0.0
     exact: bool = False
+    programs: int = 1
+    finished: bool = True
 
     @property
     def calls(self) -> int:
@@ -87,11 +91,13 @@ class RunLedger(msgspec.Struct, omit_defaults=True):
 
     @property
     def turns_saved(self) -> int:
-        """Turns of the model that the program made needless; negative where it made no call."""
-        return self.plain_turns - 1
+        """Turns of the model that programs made needless, each of which took one; negative where they made no call."""
+        return self.plain_turns - self.programs
 
     def verdict(self) -> str:
         """In a sentence, which way was cheaper."""
+        if not self.finished:
+            return "The program did not come to its end, so there is nothing to compare yet."
         if not self.calls:
             return "The program called no tool; the model could have answered without one."
         about = "" if self.exact else "about "
@@ -112,16 +118,25 @@ class RunLedger(msgspec.Struct, omit_defaults=True):
     @classmethod
     def total(cls, ledgers: Iterable[RunLedger]) -> RunLedger:
         """What several runs came to together."""
-        whole = cls(exact=True)
+        whole = cls(exact=True, programs=0)
         tools: dict[str, ToolTotals] = {}
         for ledger in ledgers:
             for one in ledger.tools:
                 known = tools.setdefault(one.tool, ToolTotals(one.tool))
                 for name in ToolTotals.__struct_fields__[1:]:
                     setattr(known, name, getattr(known, name) + getattr(one, name))
-            for name in ("program_tokens", "answer_tokens", "plain_tokens", "plain_turns", "duration", "money"):
+            for name in (
+                "program_tokens",
+                "answer_tokens",
+                "plain_tokens",
+                "plain_turns",
+                "duration",
+                "money",
+                "programs",
+            ):
                 setattr(whole, name, getattr(whole, name) + getattr(ledger, name))
             whole.exact = whole.exact and ledger.exact
+            whole.finished = whole.finished and ledger.finished
         whole.tools = list(tools.values())
         return whole
 
@@ -147,6 +162,7 @@ def ledger_of(result: ExecutionResult, *, count: Count | None = None) -> RunLedg
         plain_turns=_turns(result),
         duration=result.duration,
         exact=count is not None,
+        finished=result.ok,
     )
     tools: dict[str, ToolTotals] = {}
     for call in result.calls:

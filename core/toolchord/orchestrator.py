@@ -114,8 +114,18 @@ class OrchestratedRun:
         return bundle(self.traces(), answer=self.text)
 
     def ledger(self, *, count: Callable[[str], int] | None = None) -> RunLedger:
-        """What its programs came to together, see `ExecutionResult.ledger`; `turns` and `usage` are the model's."""
-        whole = RunLedger.total(attempt.result.ledger(count=count) for attempt in self.attempts)
+        """What its programs came to together, see `ExecutionResult.ledger`; `turns` and `usage` are the model's.
+
+        A model that calls tools itself, and makes no mistake, makes the calls of a corrected program only.
+        """
+        ledgers = [attempt.result.ledger(count=count) for attempt in self.attempts]
+        for attempt, ledger in list(zip(self.attempts, ledgers, strict=True))[:-1]:
+            if not attempt.result.ok:
+                ledger.plain_tokens = ledger.plain_turns = 0
+                for one in ledger.tools:
+                    one.tokens = 0
+        whole = RunLedger.total(ledgers)
+        whole.finished = self.result is None or self.result.ok
         whole.money += math.fsum(result.ledger(count=count).money for result in self._paused)
         return whole
 

@@ -55,8 +55,8 @@ class Prepared:
         if not self._begun and (reason := await self.journal.begin(record)) is not None:
             return ExecutionResult(error=RunError("ReplayDivergence", reason, kind="divergence", position=0))
         self._begun = True
-        if (begin := getattr(watch, "begin", None)) is not None:
-            begin(record.code)
+        if (began := getattr(watch, "began", None)) is not None:
+            began(record.code)
         start = {
             "code": record.code,
             "inputs": record.inputs,
@@ -83,8 +83,8 @@ class Prepared:
             await asyncio.to_thread(self._shapes.save)
         self.journal.write_to(record)
         result.record = record
-        if (end := getattr(watch, "end", None)) is not None:
-            end(result)
+        if (ended := getattr(watch, "ended", None)) is not None:
+            ended(result)
         return result
 
     def let_go(self, result: ExecutionResult) -> bool:

@@ -77,7 +77,7 @@ class CallRecord:
 Watch = Callable[[Output | CallRecord], None]
 """Told of a run while it goes on. What it raises ends the run and is raised to its host.
 
-If it has methods ``begin(code)`` and ``end(result)``, it is told of these as well; see `LiveTrace`.
+If it has methods ``began(code)`` and ``ended(result)``, it is told of these as well; see `LiveTrace`.
 """
 
 

@@ -195,7 +195,7 @@ class LiveTrace:
     ) -> None:
         self._count = count
         self._clock = clock
-        self._ended: list[Trace] = []
+        self._earlier: list[Trace] = []
         self._start(code)
 
     def _start(self, code: str) -> None:
@@ -205,7 +205,8 @@ class LiveTrace:
         self._calls: dict[int, CallRecord] = {}
         self._seen: dict[int, TracedCall] = {}
         self._output: dict[str, list[str]] = {"stdout": [], "stderr": []}
-        self._done: Trace | None = None
+        self._result: ExecutionResult | None = None
+        self._made: tuple[ExecutionResult, Trace] | None = None
 
     def __call__(self, news: Output | CallRecord) -> None:
         """Take note of what happened."""
@@ -217,34 +218,41 @@ class LiveTrace:
         else:
             self._output[news.stream].append(news.text)
 
-    def begin(self, code: str) -> None:
+    def began(self, code: str) -> None:
         """A program begins; what an earlier one left stays in `traces`."""
-        if self._done is not None:
-            self._ended.append(self._done)
+        if self.done:
+            self._earlier.append(self.trace)
         self._start(code)
+
+    def ended(self, result: ExecutionResult) -> None:
+        """The run has ended."""
+        self._result = result  # its trace is made when it is looked at: that takes a while, and others wait here
 
     def end(self, result: ExecutionResult, *, count: Callable[[str], int] | None = None) -> Trace:
         """The run has ended: its whole trace."""
-        self._done = Trace.of(result, count=count or self._count)
-        if not self._done.code:
-            self._done.code = self.code
-        return self._done
+        self._count = count or self._count
+        self._made = None
+        self.ended(result)
+        return self.trace
 
     @property
     def done(self) -> bool:
         """Whether the last program has ended."""
-        return self._done is not None
+        return self._result is not None
 
     @property
     def traces(self) -> list[Trace]:
         """Of every program so far, the last one as far as it is."""
-        return [*self._ended, self.trace]
+        return [*self._earlier, self.trace]
 
     @property
     def trace(self) -> Trace:
         """How far it is."""
-        if (done := self._done) is not None:
-            return done
+        if (result := self._result) is not None:
+            if self._made is None or self._made[0] is not result:  # another thread may look at another run
+                made = Trace.of(result, count=self._count)
+                self._made = result, made if made.code else msgspec.structs.replace(made, code=self.code)
+            return self._made[1]
         now = max(0.0, self._clock() - self._began)
         records = list(self._calls.values())
         return Trace(

@@ -198,6 +198,15 @@ def test_run_asks_at_a_terminal(folder: Path, answer: str, code: int, told: str)
     assert "amount = 3.0" in stderr
 
 
+def test_a_run_is_shown_on_stderr_if_that_is_asked_for(folder: Path) -> None:
+    ended = shop(folder, "run", "sum.py", "--input", 'items=["tea"]', "--live")
+    assert (ended.returncode, ended.stdout) == (0, "3.0\n\nPrinted:\nadding\n")
+    assert "return sum([await price(item=one)" in ended.stderr
+    both = shop(folder, "run", "pay.py", "--live", "--ask", "pay")
+    assert both.returncode == 2
+    assert "use one of them" in both.stderr
+
+
 def test_a_dry_run_lists_what_it_held_back(folder: Path) -> None:
     ended = shop(folder, "run", "pay.py", "--dry-run")
     assert ended.returncode == 0

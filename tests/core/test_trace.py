@@ -266,6 +266,8 @@ async def test_the_verdict_is_fair(sandbox: CodeSandbox) -> None:
     assert "saved 39 turns" in much.ledger().verdict()
     one = await sandbox.execute("result = await get(x=1)\nprint(result)\nreturn result")
     assert one.ledger().verdict().startswith("Plain calls would have been cheaper, by about")
+    failed = await sandbox.execute("await get(x=1)\nraise ValueError")
+    assert "did not come to its end" in failed.ledger().verdict()
     none = await sandbox.execute("return 6 * 7")
     assert "called no tool" in none.ledger().verdict()
     long = await sandbox.execute(f"# {'why ' * 100}\na = await get(x=1)\nb = await get(x=a['x'])\nreturn 1")
@@ -281,6 +283,9 @@ async def test_an_orchestrated_run_adds_up_its_programs(sandbox: CodeSandbox) ->
     ledger = run.ledger()
     assert (ledger.money, ledger.calls) == (0.25, 3)
     assert ledger.program_tokens == sum(approximate(attempt.code) for attempt in run.attempts)
+    last = run.attempts[-1].result.ledger()
+    assert (ledger.plain_tokens, ledger.plain_turns) == (last.plain_tokens, last.plain_turns)
+    assert (ledger.programs, ledger.turns_saved, ledger.finished) == (2, 0, True)
 
 
 async def test_a_paused_and_resumed_run_is_paid_once_in_all(sandbox: CodeSandbox) -> None:
@@ -307,6 +312,8 @@ ledgers = st.builds(
     plain_turns=amounts,
     money=money,
     exact=st.booleans(),
+    programs=st.integers(0, 9),
+    finished=st.booleans(),
 )
 
 

@@ -313,6 +313,8 @@ async def test_nothing_of_what_was_said_is_told_unless_it_is_asked_for(seen: See
         "rows = search('the-question')\nprint('the-output')\nraise ValueError(rows[0]['title'] + 'the-reason')"
     )
     await sandbox.execute("search(limit='the-wrong-one', words='the-question')")
+    await sandbox.execute("wrong = 'the-wrong' + '-one'\nsearch(limit=wrong, words='the-question')")
+    assert told(seen.named("execute_tool search")[-1])["error.type"] == "toolchord.errors.InvalidArguments"
     text = str([span.to_json() for span in seen.spans])
     assert not [word for word in ("the-question", "the-output", "the-reason", "the-wrong-one") if word in text]
     assert "gen_ai.tool.call" not in text.replace("gen_ai.tool.call.id", "")
@@ -565,12 +567,13 @@ async def test_a_model_that_fails_is_an_error_of_the_task(seen: Seen, sandbox: C
 
 
 async def test_plain_calls_of_a_model_are_below_its_task(seen: Seen) -> None:
-    replies = [Reply(calls=[ToolRequest("1", "search", {"words": "a"})]), Reply("Done.")]
+    asked = [ToolRequest(str(n), "search", {"words": "a"}) for n in (1, 2)]
+    replies = [Reply(calls=asked), Reply("Done.")]
     tool: Tool = tool_from(search, allowed_callers=["direct"])
     async with CodeSandbox(tools=[pay]) as sandbox:
         run = await Orchestrator(lambda messages, tools: replies.pop(0), sandbox, [tool, tool_from(pay)]).run("Look.")
     assert run.text == "Done."
-    assert "invoke_agent > execute_tool search" in seen.ways
+    assert seen.ways == ["invoke_agent", "invoke_agent > execute_tool search", "invoke_agent > execute_tool search"]
 
 
 async def test_a_task_that_is_resumed_counts_what_is_new(seen: Seen, sandbox: CodeSandbox) -> None:
@@ -629,14 +632,16 @@ async def test_without_an_sdk_nothing_is_made_and_nothing_breaks(sandbox: CodeSa
     assert result.record.traceparent == ""
 
 
-async def test_spans_that_are_not_sampled_cost_no_text(sandbox: CodeSandbox) -> None:
+async def test_a_run_that_is_not_sampled_is_told_as_such_to_the_next_attempt(sandbox: CodeSandbox) -> None:
     from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
     telemetry.instrument(tracer_provider=TracerProvider(sampler=ALWAYS_OFF), capture_content=True)
     try:
-        assert (await sandbox.execute("search('a')")).ok
+        result = await sandbox.execute("search('a')")
     finally:
         telemetry.uninstrument()
+    assert result.record is not None
+    assert result.record.traceparent[-2:] in ("00", "02")  # a trace, and the flag for "sampled" is not set
 
 
 def test_a_wrong_switch_is_told() -> None:

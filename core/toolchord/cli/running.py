@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +14,12 @@ import typer
 
 from toolchord.cli.options import AsJson, Tools, WallTime, note
 from toolchord.errors import ConfigurationError
+from toolchord.limits import Limits
 
 if TYPE_CHECKING:
     from toolchord.approvals import Decision, Request
     from toolchord.policy import Policy
-    from toolchord.results import CallRecord, ExecutionResult
+    from toolchord.results import CallRecord, ExecutionResult, Watch
     from toolchord.trace import Trace
 
 
@@ -37,37 +40,53 @@ def run(
         Path | None, typer.Option(help="Keep the run in this file, for view, replay, diff and record.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the run as an HTML page.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Show the run on stderr while it goes on.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a program with your tools. What a model would read of it goes to stdout, a summary to stderr.
 
     Exit code 1: the program failed. 3: it waits for an answer that nobody here can give.
     """
-    from toolchord.limits import Limits
-
     source = _program(program)
     inputs = dict(map(_input, given or ()))
-    result = asyncio.run(
-        _run(source, tools or [], inputs, _policy(ask or (), deny or ()), dry_run, Limits(wall_time=wall_time))
-    )
+    if live and ask:
+        raise ConfigurationError("--live draws where --ask would ask; use one of them")
+    policy = _policy(ask or (), deny or ())
+    with _displayed(live) as watch:
+        result = asyncio.run(_run(source, tools or [], inputs, policy, dry_run, Limits(wall_time=wall_time), watch))
     trace = result.trace()
     if record is not None:
         _written(record, trace.to_json())
     if html is not None:
         _written(html, trace.to_html())
-    _tell(trace, result, as_json)
+    _tell(trace, result, as_json, summed_up=live)
     if result.error is not None:
         raise typer.Exit(3 if result.error.kind == "paused" else 1)
 
 
-def _tell(trace: Trace, result: ExecutionResult, as_json: bool) -> None:
+@contextmanager
+def _displayed(live: bool) -> Iterator[Watch | None]:
+    """Somebody sees how far the run is."""
+    if not live:
+        yield None
+        return
+    from toolchord.terminal import watching  # first: it says what to install where rich is missing
+
+    from rich.console import Console  # isort: skip
+
+    with watching(console=Console(stderr=True)) as watch:
+        yield watch
+
+
+def _tell(trace: Trace, result: ExecutionResult, as_json: bool, *, summed_up: bool) -> None:
     if as_json:
         typer.echo(trace.to_json(record=False))
         return
     typer.echo(result.for_model())
     for call in result.held:
         note(f"held back: {_shown(call)}")
-    note(summary(trace))
+    if not summed_up:
+        note(summary(trace))
 
 
 def summary(trace: Trace) -> str:
@@ -81,7 +100,13 @@ def summary(trace: Trace) -> str:
 
 
 async def _run(
-    code: str, names: list[str], inputs: dict[str, Any], policy: Policy | None, dry_run: bool, limits: Any
+    code: str,
+    names: list[str],
+    inputs: dict[str, Any],
+    policy: Policy | None,
+    dry_run: bool,
+    limits: Limits,
+    watch: Watch | None,
 ) -> ExecutionResult:
     """Run it; where it waits for somebody, ask, and go on."""
     from toolchord import CodeSandbox, Journal
@@ -89,7 +114,7 @@ async def _run(
 
     tools = await asyncio.to_thread(load_tools, names) if names else None
     async with CodeSandbox(tools=tools, limits=limits, policy=policy) as sandbox:
-        result = await sandbox.execute(code, inputs=inputs, dry_run=dry_run)
+        result = await sandbox.execute(code, inputs=inputs, dry_run=dry_run, watch=watch)
         while result.pending and sys.stdin.isatty() and result.record is not None:
             journal = Journal.continuing(result.record)
             for request in [*journal.asked.values()]:

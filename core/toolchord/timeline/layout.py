@@ -286,7 +286,7 @@ def figures(trace: Trace) -> list[Figure]:
     ledger = trace.ledger
     if ledger is None:
         return found
-    if calls:
+    if calls and ledger.finished:
         about = "" if ledger.exact else "about "
         saved = ledger.tokens_saved
         found.append(
