@@ -176,6 +176,26 @@ def with_a_secret(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     reader.wait(reader.names["store"].__aexit__(None, None, None))
 
 
+@setting("timeline.md")
+def with_a_run(reader: Reader, _monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A sandbox is open; later an orchestrator has run."""
+    from toolchord import CodeSandbox, Orchestrator
+
+    def opened(reader: Reader) -> None:
+        reader.names["sandbox"] = CodeSandbox(tools=[reader.names["get_price"]])
+        reader.names["program"] = reader.names["PROGRAM"]
+
+    async def asked(reader: Reader) -> None:
+        said = iter(["```python\nreturn get_price('pear')\n```", "0.80 euros."])
+        model = Orchestrator(lambda messages: next(said), reader.names["sandbox"])
+        reader.names["run"] = await model.run("What does a pear cost?")
+
+    reader.before["terminal.watching"] = opened
+    reader.before["page(run.traces())"] = asked
+    yield
+    reader.names["sandbox"].close()
+
+
 @setting("replay.md")
 def with_a_sandbox(reader: Reader, _monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A sandbox is open."""

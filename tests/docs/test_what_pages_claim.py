@@ -62,19 +62,19 @@ def test_a_small_table_of_the_page_on_the_orchestrator_is_the_measured_one() -> 
 
 
 PUBLIC = "langchain langgraph llama_index mcp anthropic openai".split()
-SUBMODULES = {"errors", "native", "telemetry", "testing"}
-SHARED = {"toolchord_anthropic": "toolchord.native", "toolchord_openai": "toolchord.native"}
 
 
 @pytest.mark.parametrize("module", ["toolchord", *(f"toolchord_{name}" for name in PUBLIC)])
 def test_every_public_name_stands_once_in_the_reference(module: str) -> None:
+    home = ROOT / "core" / module
     text = "\n".join(page.read_text() for page in sorted((ROOT / "docs" / "reference").glob("*.md")))
-    [members] = re.findall(r"^ +members: \[(.*)\]$", text, re.MULTILINE)
     named = re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
     assert len(named) == len(set(named))
-    documented = {name.rpartition(".")[2] for name in named if name.rpartition(".")[0] == module} - SUBMODULES
-    if module in SHARED:
-        documented |= set(members.split(", "))
+    documented = {name.rpartition(".")[2] for name in named if name.rpartition(".")[0] == module}
+    documented -= {name for name in documented if (home / f"{name}.py").exists() or (home / name).is_dir()}
+    if module in ("toolchord_anthropic", "toolchord_openai"):  # what the two share stands on a page of its own
+        shared = (ROOT / "docs" / "reference" / "native.md").read_text()
+        documented |= set(re.findall(r"members: \[(.*)\]", shared)[0].split(", "))
     assert documented == set(importlib.import_module(module).__all__)
 
 
