@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from langchain_core.language_models import BaseChatModel
@@ -13,6 +12,7 @@ from langgraph.managed import RemainingSteps
 from langgraph.store.base import BaseStore
 from typing_extensions import TypedDict
 
+from toolchord_langgraph.code_tool import Given
 from toolchord_langgraph.fenced import has_program
 from toolchord_langgraph.node import CodeOrchestrator
 
@@ -30,7 +30,7 @@ class CodeAgentState(TypedDict):
 
 def create_code_agent(
     model: BaseChatModel,
-    tools: Sequence[Any],
+    tools: Given,
     *,
     prompt: str | None = None,
     exclusive: bool = True,

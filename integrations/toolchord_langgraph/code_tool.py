@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
-from langchain_core.tools import BaseTool, StructuredTool
+from langchain_core.tools import BaseTool, BaseToolkit, StructuredTool
 from langgraph.errors import GraphBubbleUp
 from langgraph.prebuilt import ToolRuntime
 from pydantic import Field
@@ -25,13 +25,19 @@ class TakenOver(JournalConflict, GraphBubbleUp):
     """The same thread is being resumed elsewhere; this attempt has stopped. No tool node makes a message of it."""
 
 
-def tools_of(tools: Iterable[Any]) -> list[BaseTool]:
-    """LangChain's tools of whatever may be given: tools, functions, toolkits, Toolchord's tools and registries.
+Given: TypeAlias = Iterable[Any] | ToolRegistry | Catalogue | Tool | BaseToolkit
+"""Tools, functions, toolkits, Toolchord's tools and registries: one of them, or several."""
+
+
+def tools_of(tools: Given) -> list[BaseTool]:
+    """LangChain's tools of whatever may be given.
 
     Of several with one name the last is taken, as langgraph's tool nodes do.
     """
     found: list[BaseTool] = []
-    for one in tools:
+    single = isinstance(tools, ToolRegistry | Catalogue | Tool | BaseTool | BaseToolkit)
+    several: Iterable[Any] = [tools] if single else tools  # type: ignore[assignment]  # which single tells
+    for one in several:
         if isinstance(one, ToolRegistry | Catalogue | Tool):
             found += langchain_tools(Catalogue.of(one, caller="sandbox"))
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -24,6 +24,7 @@ from toolchord import Catalogue, CodeSandbox, Limits, Policy
 from toolchord_langgraph.approvals import Approvals, Asked
 from toolchord_langgraph.code_tool import (
     CODE_NAME,
+    Given,
     catalogue_of,
     code_tool,
     described,
@@ -60,7 +61,7 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
 
     def __init__(
         self,
-        tools: Iterable[Any] = (),
+        tools: Given = (),
         *,
         exclusive: bool = False,
         interrupt_on: Asked | None = None,

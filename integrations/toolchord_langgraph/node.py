@@ -23,6 +23,7 @@ from toolchord_langgraph import fenced, private
 from toolchord_langgraph.approvals import Approvals, Asked
 from toolchord_langgraph.code_tool import (
     CODE_NAME,
+    Given,
     catalogue_of,
     code_tool,
     described,
@@ -62,7 +63,7 @@ class CodeOrchestrator(ToolNode):
 
     def __init__(
         self,
-        tools: Sequence[Any],
+        tools: Given,
         *,
         exclusive: bool = False,
         fenced: bool = False,

@@ -24,7 +24,6 @@ NOT_RUN = {
     ("migrate/chuk.md", "it needs chuk-tool-processor 0.26.1"): 1,
     ("migrate/langgraph-codeact.md", "it needs langgraph-codeact 0.1.3, which needs LangGraph before 0.4"): 1,
     ("migrate/smolagents.md", "it needs smolagents 1.26.0"): 1,
-    ("policy.md", "the framework's own page runs the like"): 3,
     ("timeline.md", "it needs a notebook"): 1,
     ("notebooks.md", "it clones the repository, and starts Jupyter"): 1,
 }

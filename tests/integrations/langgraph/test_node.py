@@ -22,7 +22,7 @@ from tests.integrations.langgraph.graphs import (
     thread,
     tool_messages,
 )
-from toolchord import CodeSandbox, Limits, create_registry
+from toolchord import Catalogue, CodeSandbox, Limits, create_registry
 from toolchord.errors import ConfigurationError
 from toolchord_langgraph import CodeOrchestrator, create_code_agent, has_program
 
@@ -58,6 +58,19 @@ async def run(node: CodeOrchestrator, *turns: Any, how: str = "async") -> Any:
 
 def names(node: CodeOrchestrator) -> list[str]:
     return [one.name for one in node.model_tools]
+
+
+def test_tools_are_given_alone_or_with_others() -> None:
+    def triple(x: int) -> int:
+        """Three times x."""
+        return 3 * x
+
+    registry = create_registry()
+    registry.add(triple)
+    for given in (registry, [registry], [triple], triple_tool := registry.tools()[0], Catalogue.of(registry)):
+        assert names(CodeOrchestrator(given))[:-1] == ["triple"]
+    assert names(CodeOrchestrator(double))[:-1] == ["double"]
+    assert names(CodeOrchestrator([registry, double, triple_tool]))[:-1] == ["triple", "double"]
 
 
 def test_what_the_model_sees() -> None:
