@@ -5,7 +5,7 @@ Questions and answers have the shapes of LangChain's `HumanInTheLoopMiddleware` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypeAlias, Union
 
 from langchain_core.tools import BaseTool, ToolException
@@ -73,14 +73,9 @@ class Approvals:
 
     def check(self, names: set[str]) -> None:
         """ConfigurationError if a tool is to be asked about that there is not."""
-        for problem in self.problems(names):
-            raise ConfigurationError(problem)
-
-    def problems(self, names: set[str]) -> Iterator[str]:
-        """What is wrong with each tool that is to be asked about and that there is not."""
-        for name in sorted(self._asked.keys() - names):
+        for name in self._asked.keys() - names:
             hint = "".join(f"; did you mean {other!r}?" for other in near(name, names, 1))
-            yield f"interrupt_on names {name!r}, but there is no such tool{hint}"
+            raise ConfigurationError(f"interrupt_on names {name!r}, but there is no such tool{hint}")
 
     def ask(self, request: ToolCallRequest) -> ToolCallRequest | Answered:
         """The request to run, as a person may have edited it, or his own answer.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
@@ -121,9 +120,6 @@ class CodeOrchestratorMiddleware(AgentMiddleware[Any, Any]):
     def _shown(self, tools: list[Any]) -> list[Any]:
         """The tools that the model is told of; those of providers are theirs."""
         inner = [tool for tool in tools if isinstance(tool, BaseTool) and tool.name != self._code_tool.name]
-        for problem in self._approvals.problems({tool.name for tool in inner}):
-            # No error yet: a middleware before this one may hide a tool from the model that programs have.
-            warnings.warn(problem, stacklevel=2)
         hidden = {
             tool.name for tool in inner if (self._exclusive and not for_direct_only(tool)) or self._is_code_only(tool)
         }
