@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import re
 import subprocess
 import sys
 import threading
@@ -14,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -1179,14 +1177,6 @@ def python(program: str) -> str:
     ran = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.strip()
-
-
-def test_the_five_minute_start_of_the_docs_does_what_it_says() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "langchain.md").read_text()
-    block = page.split("```python\n")[1].split("```")[0]
-    printed = python(block).splitlines()
-    assert printed[0] == re.findall(r"print\(message.content\)  # (.*)", block)[0]
-    assert printed[1].count("CallRecord(") == 2
 
 
 def test_without_langchain_the_import_says_what_to_install() -> None:
