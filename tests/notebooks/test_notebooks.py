@@ -51,7 +51,7 @@ SAYS = {
         "diverted so far: {}",
         "'tool_kwargs': {'flight': 'BA 1442', 'to': 'NWI'},",
         '"SK 4704": "no airport found", "BA 1442": "BA 1442 lands at Newcastle"',
-        '"SK 908": "not diverted: it has fuel to turn round"',
+        '"SK 908": "not diverted: default.divert was refused: it has fuel to turn round"',
         "diverted: {",
         "'EI 105': 'CDG'",
         "['LUA Lukla Airport', 'PPL Phaplu Airport',",
