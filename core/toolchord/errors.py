@@ -11,6 +11,7 @@
     │   ├── IsolationUnavailable    this machine can't give the walls that were asked for
     │   ├── JournalUnreadable       a run's rows were altered, or written with another codec
     │   ├── SessionUnreadable       what a session left was altered, or signed with another secret
+    │   ├── SessionUnwritten        a session's program ran, and what it leaves could not be kept
     │   └── ModelRunError           a model's provider failed, or a run with it took too many requests
     └── ProgramError                what `ExecutionResult.raise_for_error` raises: a failed program
         ├── ProgramRefused          the language policy or a check before the run said no
@@ -36,6 +37,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from toolchord.native.results import ModelRun
+    from toolchord.results import ExecutionResult
 
 __all__ = [
     "CallDenied",
@@ -57,6 +59,7 @@ __all__ = [
     "ReplayDivergence",
     "SandboxClosed",
     "SessionUnreadable",
+    "SessionUnwritten",
     "ToolCallError",
     "ToolNotAvailable",
     "ToolNotFoundError",
@@ -156,6 +159,24 @@ class SessionUnreadable(DeveloperError):
         super().__init__(
             f"the session {key!r} can't be read: {reason}; give the secret that signed it, or let it begin anew with "
             f"LastingSessions.forget"
+        )
+
+
+class SessionUnwritten(DeveloperError):
+    """A program of a session ran, but its store failed before what it leaves was kept.
+
+    Attributes:
+        key: the session's.
+        result: what the program left, with its variables.
+    """
+
+    def __init__(self, key: str, result: ExecutionResult, reason: Exception) -> None:
+        self.key = key
+        self.result = result
+        super().__init__(
+            f"the program of the session {key!r} ran, but its store failed ({type(reason).__name__}: {reason}), and what "
+            "it leaves may not be kept; its result is in this error's `result`: go on with the next program, don't run "
+            "this one again"
         )
 
 

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
 
-from toolchord.errors import ConfigurationError, JournalUnreadable, SessionUnreadable
+from toolchord.errors import ConfigurationError, JournalUnreadable, SessionUnreadable, SessionUnwritten
 from toolchord.journal import Journal
 from toolchord.limits import Limits
 from toolchord.policy import Policy
@@ -134,6 +134,7 @@ class LastingSessions:
         Raises:
             SessionUnreadable: what was kept was altered, is older than what this process has seen, or was signed with
                 another secret. The program did not run.
+            SessionUnwritten: the store failed after the program had run; its result is in the error.
         """
         run = _run_of(key)
         async with self._turn(key):
@@ -149,7 +150,10 @@ class LastingSessions:
                 caller=caller,
                 variables=found.variables,
             )
-            await self._leave(key, run, found, result)
+            try:
+                await self._leave(key, run, found, result)
+            except Exception as error:
+                raise SessionUnwritten(key, result, error) from error
             if expired and result.variables is not None:
                 gone = {name: why for name, why in expired.items() if name not in result.variables.names}
                 result.variables = replace(result.variables, lost={**gone, **result.variables.lost})

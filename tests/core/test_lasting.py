@@ -34,7 +34,7 @@ from toolchord import (
     SQLiteStore,
     ask,
 )
-from toolchord.errors import ConfigurationError, SessionUnreadable
+from toolchord.errors import ConfigurationError, SessionUnreadable, SessionUnwritten
 from toolchord.postgres import PostgresStore
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -220,9 +220,10 @@ async def test_wherever_writing_is_cut_off_a_whole_generation_is_there_and_nothi
         await sessions.execute("ann", "n = 1\nblob = 'x' * 1000")
         store.left = cut
         try:
-            await sessions.execute("ann", "n = 2")
-        except ConnectionError:
-            pass
+            await sessions.execute("ann", "n = 2\nreturn 'ran'")
+        except SessionUnwritten as error:
+            assert (error.key, error.result.value) == ("ann", "ran")  # what happened is not lost with its traces
+            assert isinstance(error.__cause__, ConnectionError)
         store.left = None
         sessions = LastingSessions(sandbox, store, secret=SECRET)
         n = value(await sessions.execute("ann", "n = n * 10\nreturn n"))
