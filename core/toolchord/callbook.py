@@ -199,7 +199,9 @@ class CallBook:
         if number in self.paused:
             self.paused.remove(number)
             self._step_out(number)
-        self.completed = deque(outcome for outcome in self.completed if outcome.call != number)
+        for outcome in [one for one in self.completed if one.call == number]:
+            self.completed.remove(outcome)
+            self._undelivered = max(0, self._undelivered - outcome.size)
         if call.task is not None:
             call.task.cancel()
         if call.record.status not in ("running", "paused"):

@@ -86,14 +86,18 @@ def _gave(call: TracedCall) -> str:
 
 
 def _ending(one: Trace, other: Trace) -> list[str]:
-    pairs = {
-        "status": (one.status, other.status),
-        "error": (str(one.error or ""), str(other.error or "")),
+    pairs = {"status": (one.status, other.status), "error": (str(one.error or ""), str(other.error or ""))}
+    printed = {
         "value": (one.value, other.value),
         "stdout": (one.stdout, other.stdout),
         "stderr": (one.stderr, other.stderr),
     }
-    return [f"{name}: {_short(a)}, then {_short(b)}" for name, (a, b) in pairs.items() if a != b]
+    if not one.end or one.end != other.end:
+        pairs |= printed
+    lines = [f"{name}: {_short(a)}, then {_short(b)}" for name, (a, b) in pairs.items() if a != b]
+    if not lines and one.end and other.end and one.end != other.end:
+        lines.append("value or output: they differ where this trace does not show them, or in their types")
+    return lines
 
 
 def _short(text: str) -> str:

@@ -80,6 +80,8 @@ async def _all_undone(
         if exposed.tool.compensate is None or call.status == "error" or call.held:
             continue
         outcome = ended.get(call.id)
+        if outcome is not None and outcome.digest != call.digest:
+            outcome = None  # of another program's call with this number
         if outcome is not None and outcome.ran:
             done.append(await _undone(call, exposed.tool, outcome, record, journal))
         elif outcome is None and call.status != "paused" and call.started:
@@ -90,7 +92,9 @@ async def _all_undone(
 def _ended(record: RunRecord) -> dict[int, Outcome]:
     """The calls that gave something, in the order in which the program was told."""
     told = {outcome.call: outcome for event in record.events for outcome in event.outcomes}
-    return told | {one.outcome.call: one.outcome for one in record.answers if one.outcome is not None}
+    # What an earlier program's calls gave goes by that program's numbers, unless this one has taken it over.
+    rest = {one.outcome.call: one.outcome for one in record.answers if one.outcome is not None}
+    return told | {number: outcome for number, outcome in rest.items() if number not in told}
 
 
 async def _undone(call: CallRecord, tool: Tool, outcome: Outcome, record: RunRecord, journal: Journal) -> Compensation:

@@ -10,7 +10,6 @@ import asyncio
 import builtins
 import contextvars
 import functools
-import hashlib
 import inspect
 import itertools
 import threading
@@ -36,8 +35,9 @@ from toolchord.observed import ShapeStore
 from toolchord.observing import CallNote, on, seen
 from toolchord.recording import Outcome, RecordedPart
 from toolchord.redact import redact
+from toolchord.sameness import LARGE, sameness
 from toolchord.tools import Tool
-from toolchord_guest.values import Encoder, Unsupported, packed
+from toolchord_guest.values import Encoder, Unsupported
 
 _EXPLAINED = 50
 """Unknown names for which a run is told what is near."""
@@ -52,11 +52,6 @@ _SMALL = 2000
 _REFS = 1 << 12
 """Numbers for the large pieces of one value."""
 
-_LARGE = 256 << 10
-"""Bytes of arguments past which they are not copied for the tool."""
-
-_COMPARED = 1 << 20
-"""Bytes of plain arguments past which it takes too long to compare calls that are written differently."""
 
 _LONGEST_NAME = 200
 _LONGEST_MESSAGE = 20_000
@@ -137,9 +132,9 @@ class Dispatcher:
             arguments = tool.bind(args, kwargs)
         except InvalidArguments as error:
             return Prepared(tool.full_name, tool, _named(args, kwargs), made, error)
-        same = _same(tool.full_name, arguments, size)
+        same = sameness(tool.full_name, arguments, size)
         own = exposed is None
-        return Prepared(tool.full_name, tool, arguments, made, large=size > _LARGE, own=own, same=same)
+        return Prepared(tool.full_name, tool, arguments, made, large=size > LARGE, own=own, same=same)
 
     async def serve(self, call: Prepared, identity: CallIdentity, gate: Gate, starting: Starting) -> Outcome:
         """Run a prepared call to its end; only a cancellation, a pause and a journal's trouble get out.
@@ -202,8 +197,10 @@ class Dispatcher:
 
         return await self.serve(call, identity, Gate(None, Journal()), nothing)
 
-    async def again(self, call: Prepared, identity: CallIdentity, known: Outcome) -> Outcome:
+    async def again(self, call: Prepared, identity: CallIdentity, known: Outcome, journal: Journal) -> Outcome:
         """A recorded outcome; if its value was not kept, the tool runs again, and must give the same where it is to.
+
+        It runs with what a person has put in place of its arguments, if the journal says so.
 
         Raises:
             ReplayDivergence: it gave something else.
@@ -211,6 +208,9 @@ class Dispatcher:
         if not known.missing:
             return known
 
+        decision = journal.decision_about(identity)
+        if decision is not None and decision.kind == "edit" and call.tool is not None:
+            call = replace(call, arguments=call.tool.bind((), decision.value))
         given = await self.direct(call, identity)
         check_same(known, given)
         return given
@@ -305,22 +305,6 @@ class Dispatcher:
             "retryable": is_passing(error),
         }
         return Encoder().encode(details)
-
-
-def _same(tool: str, arguments: Mapping[str, Any], size: int) -> str:
-    """A digest of tool and arguments, the same for ``f(1)`` and ``f(x=1)``; empty where it takes too long."""
-    if size > _COMPARED:
-        return ""
-    digest = hashlib.sha256(tool.encode())
-    for name in sorted(arguments):
-        key, body = name.encode("utf-8", "surrogatepass"), packed(arguments[name])
-        if body is None:
-            if size > _LARGE:
-                return ""
-            body = b"~" + Encoder().encode(arguments[name])
-        digest.update(b" %d %s %d " % (len(key), key, len(body)))
-        digest.update(body)
-    return digest.hexdigest()
 
 
 class JournalTrouble(BaseException):

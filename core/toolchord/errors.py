@@ -174,9 +174,9 @@ class SessionUnwritten(DeveloperError):
         self.key = key
         self.result = result
         super().__init__(
-            f"the program of the session {key!r} ran, but its store failed ({type(reason).__name__}: {reason}), and what "
-            "it leaves may not be kept; its result is in this error's `result`: go on with the next program, don't run "
-            "this one again"
+            f"the program of the session {key!r} ran, but its store failed ({type(reason).__name__}: {reason}), and "
+            "what it leaves may not be kept; its result is in this error's `result`; go on with the next program, and "
+            "don't run this one again"
         )
 
 

@@ -138,7 +138,12 @@ class LastingSessions:
         """
         run = _run_of(key)
         async with self._turn(key):
-            found, expired = await self._found(key, run)
+            try:
+                found, expired = await self._found(key, run)
+            except BaseException:
+                if journal is not None:
+                    await journal.end()
+                raise
             result = await self._sandbox.execute(
                 code,
                 tools,

@@ -326,7 +326,7 @@ def _log_run(note: RunNote) -> None:
         "duration": round(note.duration, 6),
         "calls": calls,
         "cpu_time": result.usage.cpu_time if result is not None else 0.0,
-        "error_type": failed.type if failed is not None else type(note.error).__name__ if note.error else None,
+        "error_type": _printable(failed.type) if failed else type(note.error).__name__ if note.error else None,
         "error_kind": kind or None,
         "line": failed.line if failed is not None else None,
     }
@@ -340,12 +340,12 @@ def _log_call(note: CallNote) -> None:
     identity, run_id = note.identity, note.run.run_id if note.run is not None else None
     fields = {
         "run_id": run_id,
-        "tool": identity.tool,
+        "tool": _printable(identity.tool),
         "call": identity.number,
         "line": identity.line or None,
         "status": note.status,
         "duration": round(note.duration, 6),
-        "error_type": note.error_type,
+        "error_type": note.error_type and _printable(note.error_type),
         "result_bytes": note.outcome.size if note.outcome is not None else 0,
         "cost": identity.cost,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import keyword
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,10 +80,13 @@ class Prepared:
                 note.guest.peak_memory = channel.guest.peak_memory()
         finally:
             dispatcher.close()
-        if self._shapes is not None:
-            await asyncio.to_thread(self._shapes.save)
         self.journal.write_to(record)
         result.record = record
+        if self._shapes is not None:
+            try:
+                await asyncio.to_thread(self._shapes.save)
+            except OSError:  # what the run gave is worth more than what was learnt from it
+                _logger.warning("shapes of results could not be saved", exc_info=True)
         if (ended := getattr(watch, "ended", None)) is not None:
             ended(result)
         return result
@@ -104,6 +108,8 @@ class Prepared:
 
 
 MANY = 500
+
+_logger = logging.getLogger("toolchord")
 
 
 def _left(record: RunRecord) -> dict[str, Any] | None:

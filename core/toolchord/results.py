@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -248,10 +248,8 @@ class ExecutionResult:
         lines = []
         for call in self.calls[:20]:
             outcome = f"{call.error[0]}: {call.error[1]}" if call.error else call.status
-            arguments = ", ".join(f"{name}={shorten(shown(value), 60)}" for name, value in call.arguments.items())
-            lines.append(
-                f"- line {call.line}: {call.tool.removeprefix('default.')}({arguments}) -> {shorten(outcome, 200)}"
-            )
+            made = f"{call.tool.removeprefix('default.')}({written(call.arguments, 60)})"
+            lines.append(f"- line {call.line}: {made} -> {shorten(outcome, 200)}")
         if len(self.calls) > 20:
             lines.append(f"- and {len(self.calls) - 20} more")
         return "\n".join(lines)
@@ -313,6 +311,14 @@ def shown(value: Any) -> str:
         return repr(value)
     except (ValueError, RecursionError) as error:  # an integer of too many digits, a nest too deep
         return f"(a {type(value).__name__} that can't be shown: {error})"
+
+
+def written(arguments: Mapping[str, Any], each: int) -> str:
+    """Arguments as text, each value at most so long; a name that is none is quoted, so that it can't look like more."""
+    return ", ".join(
+        f"{name if name.isidentifier() else shown(name)}={shorten(shown(value), each)}"
+        for name, value in arguments.items()
+    )
 
 
 def shorten(text: str, limit: int) -> str:

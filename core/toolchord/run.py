@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import hashlib
 import signal
 from dataclasses import replace
@@ -109,14 +110,14 @@ class Run:
             self._channel.run = None
             self._channel.spoke = self._channel.spoke or self._channel.left_over
             self._book.stop(self._elapsed())
-        result = outcome if isinstance(outcome, ExecutionResult) else ExecutionResult(error=outcome)
-        return self._complete(result)
+        return self._complete(outcome if isinstance(outcome, ExecutionResult) else ExecutionResult(error=outcome))
 
     def _complete(self, result: ExecutionResult) -> ExecutionResult:
         result.stdout, result.stderr = ("".join(self._output[name]) for name in ("stdout", "stderr"))
         result.calls = [call.record for call in self._book.calls.values()]
         result.duration = self._elapsed()
-        result.variables = self._variables
+        if result.error is None or result.error.kind not in ("limit", "died", "protocol"):  # it was not cut off
+            result.variables = self._variables
         cpu = max(0.0, self._cpu_time())
         result.usage = Usage(cpu, self._host_time, len(result.calls), self.bytes_in, self.bytes_out)
         return result
@@ -290,7 +291,17 @@ class Run:
             context.run(current.set, identity)
             self._tell(call.record)
             call.task = self._loop.create_task(self._serve(identity, call), context=context)
-            call.task.add_done_callback(self._task_ended)
+            call.task.add_done_callback(functools.partial(self._served, number))
+
+    def _served(self, number: int, task: asyncio.Task[None]) -> None:
+        """A call's task has ended, even one that was cancelled before it began."""
+        self._book.stopped(number)
+        self._task_ended(task)
+        if not self.ended:
+            self._listen()
+        self._start_calls()
+        if self._book.paused:
+            self._wake()  # it may have been the last one to wait for
 
     def _identity(self, number: int, call: Call) -> CallIdentity:
         one = call.prepared
@@ -329,13 +340,6 @@ class Run:
                 call.record.status, call.record.pause = "paused", pause
                 self._book.paused.add(number)
                 self._tell(call.record)
-        finally:
-            self._book.stopped(number)
-            if not self.ended:
-                self._listen()
-            self._start_calls()
-            if self._book.paused:
-                self._wake()  # it may have been the last one to wait for
 
     def _count(self, number: int, call: Call, outcome: Outcome) -> None:
         """A recorded call counts for the policy if it ran."""
@@ -431,17 +435,16 @@ class Run:
         """The event with the values that were not kept: their tools run again."""
         if self._offline:
             raise ReplayDivergence("the record leaves out what a tool gave; it can only be continued", position=0)
-        calls = self._book.calls
-        again = (
-            self._dispatcher.again(calls[one.call].prepared, self._identity(one.call, calls[one.call]), one)
-            for one in event.outcomes
-        )
-        return Event(event.now, list(await asyncio.gather(*again)))
+
+        async def filled(one: Outcome) -> Outcome:
+            call = self._book.calls[one.call]
+            return await self._dispatcher.again(call.prepared, self._identity(one.call, call), one, self._journal)
+
+        return Event(event.now, list(await asyncio.gather(*map(filled, event.outcomes))))
 
     def _diverge_call(self, number: int, call: Call) -> bool:
-        return self._diverge(
-            f"call {number} is {call.prepared.name} with other arguments than the record's", call.record.line
-        )
+        message = f"call {number} is {call.prepared.name} with other arguments than the record's"
+        return self._diverge(message, call.record.line)
 
     def _diverge(self, message: str, line: int | None = None) -> bool:
         position = self._journal.position

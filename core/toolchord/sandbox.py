@@ -133,13 +133,13 @@ class CodeSandbox:
             JournalConflict: another attempt has taken over the journal's run.
             SandboxClosed: the sandbox was closed.
         """
-        chosen = _limits(limits, self.limits)
-        if dry_run and journal is not None and journal.lasts:
-            raise ConfigurationError("a dry run leaves no journal; run it without, then for real with one")
         journal = journal or Journal()
-        note = self._note(code, journal, chosen, caller=caller, dry_run=dry_run)
-        with seen(note):
-            try:
+        try:
+            chosen = _limits(limits, self.limits)
+            if dry_run and journal.lasts:
+                raise ConfigurationError("a dry run leaves no journal; run it without, then for real with one")
+            note = self._note(code, journal, chosen, caller=caller, dry_run=dry_run)
+            with seen(note):
                 prepared = await self._prepare(code, tools, inputs, chosen, journal, variables)
                 if isinstance(prepared, RunError):
                     note.result = ExecutionResult(error=prepared)
@@ -147,8 +147,8 @@ class CodeSandbox:
                 prepared.gate = Gate(_policy(policy, self.policy), prepared.journal, caller=caller, dry_run=dry_run)
                 note.result = await self._run(prepared, chosen, watch, variables)
                 return note.result
-            finally:
-                await journal.end()
+        finally:
+            await journal.end()
 
     def execute_sync(
         self,

@@ -19,7 +19,7 @@ from toolchord.comparing import compare
 from toolchord.errors import ConfigurationError, InvalidArguments
 from toolchord.limits import Limits
 from toolchord.recording import RunRecord
-from toolchord.results import ExecutionResult
+from toolchord.results import ExecutionResult, shown
 from toolchord.sandbox import CodeSandbox, Language
 from toolchord.tools import waited
 from toolchord.trace import Trace
@@ -99,7 +99,8 @@ def went_on_to_its_record(kept: Trace, again: ExecutionResult) -> bool:
     """Whether a run that was cut off was replayed as far as its record goes; the rest never happened."""
     if not was_cut_off(kept) or kept.record is None or again.error is None:
         return False
-    return again.error.position == len(kept.record.events)
+    made, known = ([call.digest for call in calls] for calls in (again.calls, kept.calls))
+    return again.error.position == len(kept.record.events) and made == known[: len(made)]
 
 
 def misfits(trace: Trace, tools: Source) -> list[str]:
@@ -166,7 +167,7 @@ def _checks(trace: Trace) -> list[str]:
     checks = ["run.error is None"]
     if trace.record is not None:
         value = replay(trace.record).value
-        literal = repr(value)
+        literal = shown(value)
         if len(literal) <= _LITERAL and _is_literal(value):
             checks.append("run.value is None" if value is None else f"run.value == {literal}")
     return checks
@@ -176,8 +177,10 @@ def _is_literal(value: object) -> bool:
     """Whether its repr is Python that gives it again."""
     if isinstance(value, float):
         return value == value and value not in (float("inf"), float("-inf"))
+    if isinstance(value, int):
+        return value.bit_length() < 10_000  # more digits are not read, or written
     if isinstance(value, list | tuple | set):
         return (bool(value) or not isinstance(value, set)) and all(map(_is_literal, value))
     if isinstance(value, dict):
         return all(_is_literal(key) and _is_literal(item) for key, item in value.items())
-    return value is None or isinstance(value, bool | int | str | bytes)
+    return value is None or isinstance(value, str | bytes)

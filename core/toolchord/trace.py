@@ -6,6 +6,7 @@ Every view (terminal, notebook, HTML page, command line) is a function of a trac
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -84,6 +85,7 @@ class Trace(msgspec.Struct, omit_defaults=True):
         error: why it failed.
         usage: what it spent.
         ledger: tokens, turns, time and money.
+        end: SHA-256 of value and output as they are, however much of them is shown.
         record: what replays it, if it was kept with the trace.
         format: the version of this layout.
     """
@@ -100,6 +102,7 @@ class Trace(msgspec.Struct, omit_defaults=True):
     error: RunError | None = None
     usage: Usage = Usage()
     ledger: RunLedger | None = None
+    end: str = ""
     record: RunRecord | None = None
     format: int = FORMAT
 
@@ -127,6 +130,7 @@ class Trace(msgspec.Struct, omit_defaults=True):
             error=_error(result.error),
             usage=result.usage,
             ledger=ledger_of(result, count=count),
+            end=_end(result),
             record=record,
         )
 
@@ -287,6 +291,23 @@ class _Budget:
             return False
         self.left -= size
         return True
+
+
+def _end(result: ExecutionResult) -> str:
+    try:
+        ended = repr((_ordered(result.value), result.returned, result.stdout, result.stderr))
+    except (RecursionError, ValueError):  # too deep, or an integer of too many digits
+        return ""
+    return hashlib.sha256(ended.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _ordered(value: Any) -> Any:
+    """The value with its sets in an order that every process has."""
+    if isinstance(value, dict):
+        return {key: _ordered(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return ("set", sorted(map(repr, value)))
+    return type(value)(map(_ordered, value)) if isinstance(value, list | tuple) else value
 
 
 def _status(result: ExecutionResult) -> TraceStatus:

@@ -165,7 +165,7 @@ def asked(
     if before is not None and before["request"] == request and (kind != "waiting" or used is None):
         return None
     arguments = to_jsonable_python(dict(given), bytes_mode="base64", fallback=str)
-    shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    shown = ", ".join(f"{key if key.isidentifier() else repr(key)}={value!r}" for key, value in arguments.items())
     round = before["round"] + 1 if before is not None else 1
     return {
         "prefix": _WORDS[kind].format(tool=name, arguments=shown),

@@ -28,7 +28,7 @@ from toolchord import (
     ask,
 )
 from toolchord.errors import ConfigurationError
-from toolchord.results import shorten, shown
+from toolchord.results import written
 
 _LONGEST_ARGUMENT = 2_000
 _ONCE, _ALWAYS, _NO = "once", "always", "no"
@@ -203,5 +203,5 @@ def _written(call: CallRecord) -> str:
     arguments, why = call.arguments, "it began before, and may have taken effect"
     if isinstance(request, ApprovalRequest):
         arguments, why = request.arguments or call.arguments, request.why
-    given = (f"{name}={shorten(shown(value), _LONGEST_ARGUMENT)}" for name, value in arguments.items())
-    return f"{call.tool}({', '.join(given)}), line {call.line}" + (f": {why}" if why != _ASKS else "")
+    made = f"{call.tool}({written(arguments, _LONGEST_ARGUMENT)}), line {call.line}"
+    return made if why == _ASKS else f"{made}: {why}"

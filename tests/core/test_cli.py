@@ -195,7 +195,7 @@ def test_run_asks_at_a_terminal(folder: Path, answer: str, code: int, told: str)
     assert process.returncode == code
     assert told in stdout
     assert "waits for an approval" in stderr
-    assert "amount = 3.0" in stderr
+    assert "amount=3.0" in stderr
 
 
 def test_a_run_is_shown_on_stderr_if_that_is_asked_for(folder: Path) -> None:

@@ -219,11 +219,15 @@ async def test_wherever_writing_is_cut_off_a_whole_generation_is_there_and_nothi
         sessions = LastingSessions(sandbox, store, secret=SECRET)
         await sessions.execute("ann", "n = 1\nblob = 'x' * 1000")
         store.left = cut
+        failed = None
         try:
             await sessions.execute("ann", "n = 2\nreturn 'ran'")
         except SessionUnwritten as error:
-            assert (error.key, error.result.value) == ("ann", "ran")  # what happened is not lost with its traces
-            assert isinstance(error.__cause__, ConnectionError)
+            failed = error
+        if failed is not None:  # what happened is not lost with its traces
+            assert (failed.key, failed.result.value) == ("ann", "ran")
+            assert isinstance(failed.__cause__, ConnectionError)
+        assert failed is not None or cut > 2
         store.left = None
         sessions = LastingSessions(sandbox, store, secret=SECRET)
         n = value(await sessions.execute("ann", "n = n * 10\nreturn n"))

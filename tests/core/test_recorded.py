@@ -18,6 +18,7 @@ import pytest_asyncio
 from toolchord import CodeSandbox, ExecutionResult, Limits, Policy, Trace, ask, create_registry
 from toolchord.comparing import compare
 from toolchord.errors import ConfigurationError
+from toolchord.results import shown
 from toolchord.testing import load_run, misfits, regression_test, replayed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -89,12 +90,14 @@ async def test_a_bare_record_is_a_run_too(sandbox: CodeSandbox, tmp_path: Path) 
         "return {1: (1, 2.5), 'a': {3}, 'n': None, 'b': b'x'}",
         "return float('nan')",
         "print('only printed')",
+        "return {'tea', 'milk', 'bread', 'salt'}",
+        "return 10 ** 5000",
     ],
 )
 async def test_every_kind_of_run_replays_to_the_same_end(sandbox: CodeSandbox, tmp_path: Path, code: str) -> None:
     result = await sandbox.execute(code)
     again = replayed(kept(result, tmp_path / "run.json"))
-    assert repr(again.value) == repr(result.value)
+    assert shown(again.value) == shown(result.value)  # nan is not itself, and some integers are not written
     assert again.error == result.error
 
 
@@ -104,6 +107,12 @@ async def test_runs_that_were_cut_off_replay_as_far_as_they_went(sandbox: CodeSa
     paused = await sandbox.execute(code, policy=policy)
     assert paused.pending
     assert len(replayed(kept(paused, tmp_path / "paused.json")).calls) == 2
+    changed = load_run(tmp_path / "paused.json")
+    assert changed.record is not None
+    changed.record.code = code.replace("tea", "pea", 1)
+    changed.save(tmp_path / "changed.json")
+    with pytest.raises(AssertionError, match="replays in another way"):
+        replayed(tmp_path / "changed.json")
     sleeps = "await price('tea')\nimport asyncio\nawait asyncio.sleep(60)"
     cut = await sandbox.execute(sleeps, limits=Limits(wall_time=0.3))
     assert len(replayed(kept(cut, tmp_path / "cut.json")).calls) == 1
@@ -113,8 +122,9 @@ async def test_a_changed_record_is_found_out(sandbox: CodeSandbox, tmp_path: Pat
     trace = (await sandbox.execute(CODE)).trace()
     assert trace.record is not None
     for other in (
-        msgspec.structs.replace(trace, value="8"),
-        msgspec.structs.replace(trace, stdout="more"),
+        msgspec.structs.replace(trace, value="8", end=""),
+        msgspec.structs.replace(trace, stdout="more", end=""),
+        msgspec.structs.replace(trace, end="of something else"),
         msgspec.structs.replace(trace, record=msgspec.structs.replace(trace.record, code=CODE.replace("milk", "salt"))),
         msgspec.structs.replace(trace, record=msgspec.structs.replace(trace.record, events=trace.record.events[:1])),
     ):
@@ -137,6 +147,27 @@ async def test_the_difference_of_two_runs_says_what_and_where(sandbox: CodeSandb
     assert [line[0] for line in longer.calls] == ["-", "+", "+"]
     assert any(line.startswith("+rows") for line in longer.program)
     assert "value" in str(longer)
+
+
+async def test_what_a_trace_does_not_show_counts_too(sandbox: CodeSandbox) -> None:
+    for one, other in (("return 1", "return '1'"), ("return None", "return 'null'")):
+        assert compare((await sandbox.execute(one)).trace(), (await sandbox.execute(other)).trace()).ending
+    text = "print('a' * 30_000 + {!r} + 'a' * 30_000)"
+    first, second = [(await sandbox.execute(text.format(word))).trace() for word in ("x", "y")]
+    assert compare(first, second).ending == (
+        "value or output: they differ where this trace does not show them, or in their types",
+    )
+
+
+async def test_a_set_is_the_same_in_every_process(sandbox: CodeSandbox, tmp_path: Path) -> None:
+    path = kept(await sandbox.execute("return {str(n) for n in range(50)}"), tmp_path / "run.json")
+    code = f"from toolchord.testing import replayed; print(len(replayed({str(path)!r}).value))"
+    for seed in "123":
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": seed}
+        ended = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env
+        )
+        assert ended.stdout == "50\n", ended.stderr
 
 
 async def test_the_difference_is_told_in_a_bounded_way(sandbox: CodeSandbox) -> None:

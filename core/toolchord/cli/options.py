@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from toolchord.timeline.layout import visible
+
 AsJson = Annotated[bool, typer.Option("--json", help="As one JSON value, for other programs.")]
 Tools = Annotated[
     list[str] | None,
@@ -22,9 +24,17 @@ WallTime = Annotated[float, typer.Option("--wall-time", help="Seconds that one p
 
 def say(value: Any, as_json: bool, text: str) -> None:
     """Print a value as JSON, or its text."""
-    typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)
+    if as_json:
+        typer.echo(json.dumps(value, ensure_ascii=False, default=str))
+    else:
+        show(text)
+
+
+def show(text: str) -> None:
+    """Print a text that a program may have written: at a terminal without what would steer that."""
+    typer.echo(visible(text) if sys.stdout.isatty() else text)
 
 
 def note(text: str) -> None:
     """Say something that is not the result: on stderr, so that what goes into a pipe stays clean."""
-    print(text, file=sys.stderr)
+    print(visible(text), file=sys.stderr)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolchord.cli.options import AsJson, Tools, WallTime, note
+from toolchord.cli.options import AsJson, Tools, WallTime, note, show
 from toolchord.errors import ConfigurationError
 from toolchord.limits import Limits
 
 if TYPE_CHECKING:
     from toolchord.approvals import Decision, Request
-    from toolchord.policy import Policy
+    from toolchord.policy import Rule
     from toolchord.results import CallRecord, ExecutionResult, Watch
     from toolchord.trace import Trace
 
@@ -51,9 +51,14 @@ def run(
     inputs = dict(map(_input, given or ()))
     if live and ask:
         raise ConfigurationError("--live draws where --ask would ask; use one of them")
-    policy = _policy(ask or (), deny or ())
+    if dry_run and ask:
+        raise ConfigurationError("a dry run asks nobody, for nothing that acts runs; leave out --ask")
     with _displayed(live) as watch:
-        result = asyncio.run(_run(source, tools or [], inputs, policy, dry_run, Limits(wall_time=wall_time), watch))
+        result = asyncio.run(
+            _run(
+                source, tools or [], inputs, _rules(ask or [], deny or []), dry_run, Limits(wall_time=wall_time), watch
+            )
+        )
     trace = result.trace()
     if record is not None:
         _written(record, trace.to_json())
@@ -82,7 +87,7 @@ def _tell(trace: Trace, result: ExecutionResult, as_json: bool, *, summed_up: bo
     if as_json:
         typer.echo(trace.to_json(record=False))
         return
-    typer.echo(result.for_model())
+    show(result.for_model())
     for call in result.held:
         note(f"held back: {_shown(call)}")
     if not summed_up:
@@ -103,37 +108,42 @@ async def _run(
     code: str,
     names: list[str],
     inputs: dict[str, Any],
-    policy: Policy | None,
+    rules: list[Rule],
     dry_run: bool,
     limits: Limits,
     watch: Watch | None,
 ) -> ExecutionResult:
     """Run it; where it waits for somebody, ask, and go on."""
-    from toolchord import CodeSandbox, Journal
+    from toolchord import Catalogue, CodeSandbox, Journal, Policy
     from toolchord.loading import load_tools
 
     tools = await asyncio.to_thread(load_tools, names) if names else None
+    policy = Policy(*rules, otherwise="allow") if rules else None
+    for rule in rules:  # a name that fits nothing is most likely a slip, and one that matters
+        known = [exposed.tool for exposed in Catalogue.of(tools).tools]
+        if not any(rule.matches(tool, "sandbox", {}) for tool in known):
+            listed = ", ".join(tool.full_name for tool in known[:5]) or "no tools: give --tools"
+            raise ConfigurationError(f"--{rule.verdict} {rule.tool} fits no tool; there are {listed}")
     async with CodeSandbox(tools=tools, limits=limits, policy=policy) as sandbox:
         result = await sandbox.execute(code, inputs=inputs, dry_run=dry_run, watch=watch)
         while result.pending and sys.stdin.isatty() and result.record is not None:
             journal = Journal.continuing(result.record)
-            for request in [*journal.asked.values()]:
-                if request.id not in journal.decisions:
-                    journal.answer(request.id, await asyncio.to_thread(_asked, request))
-            if not journal.decisions:
-                break  # it waits for something else than an approval
+            waiting = [request for request in journal.asked.values() if request.id not in journal.decisions]
+            if not waiting:
+                break  # for something else than an approval
+            for request in waiting:
+                journal.answer(request.id, await asyncio.to_thread(_asked, request))
             result = await sandbox.execute(code, inputs=inputs, journal=journal)
     return result
 
 
 def _asked(request: Request) -> Decision:
     from toolchord.approvals import ApprovalRequest, Decision
-    from toolchord.results import shorten, shown
+    from toolchord.results import written
 
     note(str(request))
     if isinstance(request, ApprovalRequest):
-        for name, value in (request.arguments or {}).items():
-            note(f"  {name} = {shorten(shown(value), 500)}")
+        note(f"  {written(request.arguments or {}, 500)}")
     if typer.confirm("Let it run?", default=False, err=True):
         return Decision.approve(by="terminal")
     return Decision.reject("refused at the terminal", by="terminal")
@@ -157,20 +167,17 @@ def _input(text: str) -> tuple[str, Any]:
         raise ConfigurationError(f"--input {name}: {value!r} is no JSON ({error}); text needs quotes") from None
 
 
-def _policy(ask: list[str] | tuple[()], deny: list[str] | tuple[()]) -> Policy | None:
-    from toolchord.policy import Policy
+def _rules(ask: list[str], deny: list[str]) -> list[Rule]:
     from toolchord.policy import ask as asking
     from toolchord.policy import deny as denying
 
-    rules = [*map(denying, deny), *map(asking, ask)]
-    return Policy(*rules, otherwise="allow") if rules else None
+    return [*map(denying, deny), *map(asking, ask)]
 
 
 def _shown(call: CallRecord) -> str:
-    from toolchord.results import shorten, shown
+    from toolchord.results import written
 
-    arguments = ", ".join(f"{name}={shorten(shown(value), 60)}" for name, value in call.arguments.items())
-    return f"{call.tool.removeprefix('default.')}({arguments})"
+    return f"{call.tool.removeprefix('default.')}({written(call.arguments, 60)})"
 
 
 def _written(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -134,7 +135,8 @@ class Telemetry:
             attributes |= {"toolchord.run.error.line": result.error.line} if result.error.line else {}
             attributes |= {"toolchord.limit.reached": result.error.limit} if result.error.limit else {}
         if self.content:
-            attributes["gen_ai.tool.call.result"] = as_text(result.for_model())
+            calls = [replace(call, arguments={}, error=None) if call.private else call for call in result.calls]
+            attributes["gen_ai.tool.call.result"] = as_text(replace(result, calls=calls).for_model())
         return attributes
 
     def _replays(self, note: RunNote, span: Span) -> None:
@@ -216,7 +218,8 @@ class Telemetry:
             attributes["gen_ai.tool.call.id"] = f"{note.run.run_id}.{identity.number}"
         if tool is not None and tool.metadata.description:
             attributes["gen_ai.tool.description"] = clean(shorten(tool.metadata.description, MESSAGE))
-        content = self.content and (tool is None or tool.metadata.replay != "never")
+        private = tool is not None and tool.metadata.replay == "never"
+        content = self.content and not private
         if content and not note.call.large:
             attributes["gen_ai.tool.call.arguments"] = as_text(dict(note.call.arguments))
         decision = decision_about(note)
@@ -227,7 +230,7 @@ class Telemetry:
             leave()
             if span.is_recording():
                 span.set_attributes(self._call_outcome(note, decision or decision_about(note), content))
-                self._call_error(note, span, name, content)
+                self._call_error(note, span, name, content, private)
             self.metrics.call(note, name if tool is not None else OTHER, type_of(note.cause) or note.error_type)
             span.end()
 
@@ -246,13 +249,13 @@ class Telemetry:
                 attributes["gen_ai.tool.call.result"] = as_text(outcome.value())
         return attributes
 
-    def _call_error(self, note: CallNote, span: Span, name: str, content: bool) -> None:
+    def _call_error(self, note: CallNote, span: Span, name: str, content: bool, private: bool) -> None:
         error = note.cause if note.status == "error" else note.error if note.status == "raised" else None
         if note.status not in ("error", "raised"):
             return
         message, stacktrace = "", ""
         told = note.outcome.error if note.outcome is not None else None
-        if content or not isinstance(error, InvalidArguments):  # which repeats the arguments
+        if content or not (private or isinstance(error, InvalidArguments)):  # which repeats the arguments
             message = masked(told[1], MESSAGE) if told is not None else message_of(error)
         self._failed(span, type_of(error) or (told[0] if told else OTHER), message, name, error, stacktrace)
 
