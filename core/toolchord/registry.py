@@ -31,6 +31,9 @@ class ToolInfo(NamedTuple):
     name: str
 
 
+_NOTHING: Any = object()
+
+
 class ToolRegistry:
     """Tools by namespace and name. Safe to use from several threads.
 
@@ -57,7 +60,7 @@ class ToolRegistry:
 
     # The synchronous face
 
-    def add(self, obj: Any, name: str | None = None, namespace: str = "default", **metadata: Any) -> Tool:
+    def add(self, obj: Any = _NOTHING, name: str | None = None, namespace: str = "default", **metadata: Any) -> Tool:
         """Register a tool now.
 
         Args:
@@ -69,6 +72,10 @@ class ToolRegistry:
         Raises:
             RegistrationError: the name is taken, or the object or its metadata can't be used.
         """
+        if obj is _NOTHING:
+            raise RegistrationError(
+                "registry.add(tool, ...) takes the tool first; a decorator with options is @register_tool(registry=...)"
+            )
         name, namespace = split_name(name, namespace)
         if obj is None:
             tool = self._placeholder(ToolMetadata(**{**metadata, "name": name, "namespace": namespace}))

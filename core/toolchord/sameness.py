@@ -11,6 +11,9 @@ from toolchord_guest.values import Encoder, packed
 _COMPARED = 1 << 20
 """Bytes of plain arguments past which it takes too long to compare calls that are written differently."""
 
+_SORTED = 64 << 10
+"""Bytes of arguments past which the keys of dicts must come in the same order, to be quick."""
+
 LARGE = 256 << 10
 """Bytes of arguments past which they are not copied for the tool."""
 
@@ -24,17 +27,22 @@ def _ordered(value: Any) -> Any:
     return value
 
 
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 def sameness(tool: str, arguments: Mapping[str, Any], size: int) -> str:
     """A digest of tool and arguments, the same for ``f(1)`` and ``f(x=1)``; empty where it takes too long."""
     if size > _COMPARED:
         return ""
     digest = hashlib.sha256(tool.encode())
+    ordered = _ordered if size <= _SORTED else _as_it_is
     for name in sorted(arguments):
-        key, body = name.encode("utf-8", "surrogatepass"), packed(_ordered(arguments[name]))
+        key, body = name.encode("utf-8", "surrogatepass"), packed(ordered(arguments[name]))
         if body is None:
             if size > LARGE:
                 return ""
-            body = b"~" + Encoder().encode(_ordered(arguments[name]))
+            body = b"~" + Encoder().encode(ordered(arguments[name]))
         digest.update(b" %d %s %d " % (len(key), key, len(body)))
         digest.update(body)
     return digest.hexdigest()

@@ -46,7 +46,7 @@ def load_run(path: str | os.PathLike[str]) -> Trace:
         try:
             record = RunRecord.from_json(data)
         except ConfigurationError:
-            raise as_trace from None
+            raise ConfigurationError(f"{os.fspath(path)}: {as_trace}; `toolchord run --record` keeps one") from None
     return _whole(Trace.of(replay(record)), record)
 
 

@@ -216,6 +216,10 @@ def _tool_error(error: BaseException, place: Place, tools: Iterable[str]) -> Adv
         return None
     if name_of(error) in ("InvalidArguments", "ToolNotAvailable"):
         return Advice("", "call it as the message says")
+    if name_of(error) == "CallDenied":
+        return Advice("The call was refused and did not run.", "do without it; calling it again gets the same answer")
+    if name_of(error) == "UnsupportedValue":
+        return Advice("The tool gives what no program can take.", "use another tool; only its author can change that")
     again = " It may work if it is called again." if error.retryable else ""
     return Advice(
         f"The tool {error.tool.removeprefix('default.')} failed; the program itself is right.{again}",

@@ -264,7 +264,7 @@ def test_a_record_becomes_a_test(folder: Path) -> None:
     assert (folder / "tests" / "test_sum.json").exists()
     again = shop(folder, "record", "run.json", "--as-test", "tests/test_sum.py")
     assert again.returncode == 2
-    assert "is there already" in again.stderr
+    assert "are there already" in again.stderr
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "tests/test_sum.py"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT / "core"), str(ROOT / "integrations")])}
     ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=folder, env=env)
@@ -277,7 +277,10 @@ def test_a_record_becomes_a_test(folder: Path) -> None:
         (["run", "nothing.py"], "nothing.py can't be read: No such file"),
         (["run", "sum.py", "--input", "items"], "--input takes NAME=JSON"),
         (["run", "sum.py", "--input", "items=tea"], "is no JSON"),
-        (["run", "sum.py", "--input", "items=[]", "--record", "no/such/folder/run.json"], "can't be written"),
+        (["run", "sum.py", "--input", "items=[]", "--record", "no/such/folder/run.json"], "no such folder"),
+        (["run", "pay.py", "--deny", "pya"], "--deny pya fits no tool; there are default.price, default.pay"),
+        (["run", "pay.py", "--dry-run", "--ask", "pay"], "a dry run asks nobody"),
+        (["record", "run.json", "--as-test", "test.txt"], "must end in .py"),
         (["view", "nothing.json"], "nothing.json can't be read"),
         (["view", "sum.py"], "not a trace of a run"),
         (["view", "run.json", "--open"], "--open needs --html"),
@@ -388,8 +391,37 @@ def test_a_module_that_fails_by_itself_is_not_called_missing(
 ) -> None:
     (tmp_path / "needs_more.py").write_text("import no_such_thing_at_all\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="no_such_thing_at_all"):
+    with pytest.raises(ConfigurationError, match=r"No module named 'no_such_thing_at_all' \(needs_more.py, line 1\)"):
         load_tools(["needs_more:registry"])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = 1 + 'a'", "TypeError: .* line 1"),
+        ("import os\nos.environ['MY_KEY']", "KeyError: 'MY_KEY' .* line 2"),
+        ("def f(:", "SyntaxError: .* line 1"),
+    ],
+)
+def test_a_module_that_breaks_is_told_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, text: str, told: str
+) -> None:
+    name = f"broken_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigurationError, match=told.replace(" .* ", " .*")):
+        load_tools([f"{name}:registry"])
+
+
+def test_a_module_without_tools_of_its_own_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolchord.registry import ToolRegistry as Registry
+
+    empty = Registry()
+    monkeypatch.setattr("toolchord.registry._default", empty)
+    (tmp_path / "holds_nothing.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigurationError, match="holds_nothing:registry"):
+        load_tools(["holds_nothing"])
 
 
 @pytest.mark.parametrize("name", ["", ":x", "no_such_module:x", "some_tools:nothing", "..:x", "a..b:c"])

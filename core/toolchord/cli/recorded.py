@@ -114,6 +114,8 @@ def record(
         events = len(held.events)
         told = {"status": kept.status, "calls": len(kept.calls) + kept.more_calls, "events": events, "misfits": wrong}
         say(told, as_json, "\n".join([f"{summary(kept)} {events} events.", *wrong]))
+    elif as_test.suffix != ".py":
+        raise ConfigurationError(f"--as-test {as_test} must end in .py")
     else:
         data = as_test.with_suffix(".json")
         text = regression_test(kept, data.name, name=as_test.stem, tools=tools)
@@ -126,7 +128,9 @@ def record(
 
 def _write(files: dict[Path, str], force: bool) -> None:
     if there := [str(path) for path in files if path.exists() and not force]:
-        raise ConfigurationError(f"{' and '.join(there)} is there already; give another name, or --force")
+        raise ConfigurationError(
+            f"{' and '.join(there)} {'are' if len(there) > 1 else 'is'} there already; give another name, or --force"
+        )
     for path, text in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

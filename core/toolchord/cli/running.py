@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -18,6 +18,7 @@ from toolchord.limits import Limits
 
 if TYPE_CHECKING:
     from toolchord.approvals import Decision, Request
+    from toolchord.journal import Journal
     from toolchord.policy import Rule
     from toolchord.results import CallRecord, ExecutionResult, Watch
     from toolchord.trace import Trace
@@ -31,7 +32,7 @@ def run(
         typer.Option("--input", metavar="NAME=JSON", help="A variable the program starts with. May be given again."),
     ] = None,
     ask: Annotated[
-        list[str] | None, typer.Option(help="A tool, such as 'shop.pay', whose calls wait for your yes.")
+        list[str] | None, typer.Option(help="A tool, such as 'pay' or 'shop.*', whose calls wait for your yes.")
     ] = None,
     deny: Annotated[list[str] | None, typer.Option(help="A tool that may not be called.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Hold back what is not read-only, and list it.")] = False,
@@ -53,18 +54,17 @@ def run(
         raise ConfigurationError("--live draws where --ask would ask; use one of them")
     if dry_run and ask:
         raise ConfigurationError("a dry run asks nobody, for nothing that acts runs; leave out --ask")
+    for file in (record, html):
+        _check(file)  # before anything happens that would be worth keeping
+    settings = _Settings(tools or [], inputs, _rules(ask or [], deny or []), dry_run, Limits(wall_time=wall_time))
     with _displayed(live) as watch:
-        result = asyncio.run(
-            _run(
-                source, tools or [], inputs, _rules(ask or [], deny or []), dry_run, Limits(wall_time=wall_time), watch
-            )
-        )
+        result = _to_its_end(source, settings, watch)
     trace = result.trace()
+    _tell(trace, result, as_json, summed_up=live)
     if record is not None:
         _written(record, trace.to_json())
     if html is not None:
         _written(html, trace.to_html())
-    _tell(trace, result, as_json, summed_up=live)
     if result.error is not None:
         raise typer.Exit(3 if result.error.kind == "paused" else 1)
 
@@ -92,6 +92,8 @@ def _tell(trace: Trace, result: ExecutionResult, as_json: bool, *, summed_up: bo
         note(f"held back: {_shown(call)}")
     if not summed_up:
         note(summary(trace))
+    if result.pending:
+        note("Run it at a terminal to be asked; in Python, go on with Journal.continuing(result.record).")
 
 
 def summary(trace: Trace) -> str:
@@ -104,37 +106,47 @@ def summary(trace: Trace) -> str:
     return f"{', '.join(parts)}.{verdict}"
 
 
-async def _run(
-    code: str,
-    names: list[str],
-    inputs: dict[str, Any],
-    rules: list[Rule],
-    dry_run: bool,
-    limits: Limits,
-    watch: Watch | None,
-) -> ExecutionResult:
-    """Run it; where it waits for somebody, ask, and go on."""
-    from toolchord import Catalogue, CodeSandbox, Journal, Policy
+class _Settings(NamedTuple):
+    """What a program is run with."""
+
+    names: list[str]
+    inputs: dict[str, Any]
+    rules: list[Rule]
+    dry_run: bool
+    limits: Limits
+
+
+def _to_its_end(code: str, settings: _Settings, watch: Watch | None) -> ExecutionResult:
+    """Run it; where it waits for somebody, ask, and go on. Nothing runs while somebody thinks."""
+    from toolchord import Journal
+
+    result = asyncio.run(_run(code, settings, None, watch))
+    while result.pending and sys.stdin.isatty() and result.record is not None:
+        journal = Journal.continuing(result.record)
+        waiting = [request for request in journal.asked.values() if request.id not in journal.decisions]
+        if not waiting:
+            break  # for something else than an approval
+        for request in waiting:
+            journal.answer(request.id, _asked(request))
+        result = asyncio.run(_run(code, settings, journal, None))
+    return result
+
+
+async def _run(code: str, settings: _Settings, journal: Journal | None, watch: Watch | None) -> ExecutionResult:
+    from toolchord import Catalogue, CodeSandbox, Policy
     from toolchord.loading import load_tools
 
-    tools = await asyncio.to_thread(load_tools, names) if names else None
-    policy = Policy(*rules, otherwise="allow") if rules else None
-    for rule in rules:  # a name that fits nothing is most likely a slip, and one that matters
+    tools = await asyncio.to_thread(load_tools, settings.names) if settings.names else None
+    policy = Policy(*settings.rules, otherwise="allow") if settings.rules else None
+    for rule in settings.rules:  # a name that fits nothing is most likely a slip, and one that matters
         known = [exposed.tool for exposed in Catalogue.of(tools).tools]
         if not any(rule.matches(tool, "sandbox", {}) for tool in known):
             listed = ", ".join(tool.full_name for tool in known[:5]) or "no tools: give --tools"
             raise ConfigurationError(f"--{rule.verdict} {rule.tool} fits no tool; there are {listed}")
-    async with CodeSandbox(tools=tools, limits=limits, policy=policy) as sandbox:
-        result = await sandbox.execute(code, inputs=inputs, dry_run=dry_run, watch=watch)
-        while result.pending and sys.stdin.isatty() and result.record is not None:
-            journal = Journal.continuing(result.record)
-            waiting = [request for request in journal.asked.values() if request.id not in journal.decisions]
-            if not waiting:
-                break  # for something else than an approval
-            for request in waiting:
-                journal.answer(request.id, await asyncio.to_thread(_asked, request))
-            result = await sandbox.execute(code, inputs=inputs, journal=journal)
-    return result
+    async with CodeSandbox(tools=tools, limits=settings.limits, policy=policy) as sandbox:
+        return await sandbox.execute(
+            code, inputs=settings.inputs, dry_run=settings.dry_run, journal=journal, watch=watch
+        )
 
 
 def _asked(request: Request) -> Decision:
@@ -164,7 +176,9 @@ def _input(text: str) -> tuple[str, Any]:
     try:
         return name, json.loads(value)
     except ValueError as error:
-        raise ConfigurationError(f"--input {name}: {value!r} is no JSON ({error}); text needs quotes") from None
+        raise ConfigurationError(
+            f"--input {name}: {value!r} is no JSON ({error}); text is written --input '{name}=\"text\"'"
+        ) from None
 
 
 def _rules(ask: list[str], deny: list[str]) -> list[Rule]:
@@ -178,6 +192,12 @@ def _shown(call: CallRecord) -> str:
     from toolchord.results import written
 
     return f"{call.tool.removeprefix('default.')}({written(call.arguments, 60)})"
+
+
+def _check(path: Path | None) -> None:
+    """Raise ConfigurationError if a file can't be written."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ConfigurationError(f"{path} can't be written: {'it is' if path.is_dir() else 'there is no such'} folder")
 
 
 def _written(path: Path, text: str) -> None:
