@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import textwrap
@@ -196,6 +197,27 @@ def test_run_asks_at_a_terminal(folder: Path, answer: str, code: int, told: str)
     assert told in stdout
     assert "waits for an approval" in stderr
     assert "amount=3.0" in stderr
+
+
+def test_an_interrupt_at_the_question_ends_the_command(folder: Path) -> None:
+    ours, theirs = pty.openpty()
+    path = os.pathsep.join([str(ROOT / "core"), str(ROOT / "integrations")])
+    with subprocess.Popen(
+        [sys.executable, "-m", "toolchord", "run", "pay.py", "--ask", "pay", "--tools", "shop:registry"],
+        stdin=theirs,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+    ) as process:
+        assert process.stderr is not None
+        seen = b""
+        while b"Let it run?" not in seen:
+            seen += os.read(process.stderr.fileno(), 1000)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) != 0
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_a_run_is_shown_on_stderr_if_that_is_asked_for(folder: Path) -> None:
