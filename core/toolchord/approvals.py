@@ -49,6 +49,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def edit(cls, arguments: Mapping[str, Any], *, by: str = "") -> Decision:
         """Let the call run, once, with these arguments by parameter name instead."""
+        if not isinstance(arguments, Mapping):
+            raise ConfigurationError(f"Decision.edit takes all arguments by parameter name, not {arguments!r:.80}")
         return cls(kind="edit", body=_encoded(dict(arguments), "arguments"), by=by, at=time.time())
 
     @classmethod

@@ -44,6 +44,9 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     distinct: Mapping[str, int] = {}
 
     def __post_init__(self) -> None:
+        for what in ("total", "only", "distinct"):
+            if not isinstance(given := getattr(self, what), Mapping):
+                raise ConfigurationError(f"Bounds({what}=...) takes a dict by argument name, not {given!r:.80}")
         numbers = {"count": [self.count], "total": self.total.values(), "distinct": self.distinct.values()}
         for what, values in numbers.items():
             for value in values:

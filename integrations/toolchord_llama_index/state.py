@@ -34,6 +34,7 @@ class Kept:
     def __init__(self, store: Any, program: str) -> None:
         self.run = hashlib.sha256(program.encode()).hexdigest()[:24]
         self._store = store
+        self._turn = asyncio.Lock()
 
     async def open(self) -> None:
         """Make room for a program, unless it is there."""
@@ -82,12 +83,13 @@ class Kept:
 
     async def put(self, run: str, key: str, data: bytes, *, fence: int | None = None) -> bool:
         """See `JournalStore`."""
-        rows: dict[str, bytes] = await self.read("rows") or {}  # their texts are not looked at
-        if fence is not None and latest_attempt(rows) > fence:
-            raise JournalConflict(run, fence)
-        if key in rows:
-            return False
-        await self.write(f"rows.{key}", base64.b64encode(data).decode())
+        async with self._turn:  # a store may really wait between the two
+            rows: dict[str, bytes] = await self.read("rows") or {}  # their texts are not looked at
+            if fence is not None and latest_attempt(rows) > fence:
+                raise JournalConflict(run, fence)
+            if key in rows:
+                return False
+            await self.write(f"rows.{key}", base64.b64encode(data).decode())
         return True
 
     async def delete(self, run: str) -> None:

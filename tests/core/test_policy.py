@@ -108,6 +108,17 @@ async def tried(call):
 # rules
 
 
+@pytest.mark.parametrize("wrong", [{"total": 500}, {"only": ["a"]}, {"distinct": 3}])
+async def test_bounds_by_argument_are_told_what_they_take(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="takes a dict by argument name"):
+        Bounds(**wrong)
+
+
+async def test_an_edit_takes_arguments_by_name() -> None:
+    with pytest.raises(ConfigurationError, match="by parameter name"):
+        Decision.edit("x")  # type: ignore[arg-type]  # wrong on purpose
+
+
 async def test_a_rule_may_name_tools_by_a_pattern(bank: Bank) -> None:
     code = f"{TRY}\nreturn [await tried(mail(to='a')), await tried(balance(of='a')), await tried(pay(to='a'))]"
     policy = Policy(deny("post.*", why="no post"), deny("*ay"), otherwise="allow")
