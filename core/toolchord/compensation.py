@@ -91,7 +91,7 @@ async def _all_undone(
 
 def _ended(record: RunRecord) -> dict[int, Outcome]:
     """The calls that gave something, in the order in which the program was told."""
-    told = {outcome.call: outcome for event in record.events for outcome in event.outcomes}
+    told = record.outcomes()
     # What an earlier program's calls gave goes by that program's numbers, unless this one has taken it over.
     rest = {one.outcome.call: one.outcome for one in record.answers if one.outcome is not None}
     return told | {number: outcome for number, outcome in rest.items() if number not in told}

@@ -155,7 +155,7 @@ def ledger_of(result: ExecutionResult, *, count: Count | None = None) -> RunLedg
     """
     counted = count or approximate
     record = result.record
-    told = {one.call: one for event in (record.events if record is not None else []) for one in event.outcomes}
+    told = record.outcomes() if record is not None else {}
     ledger = RunLedger(
         program_tokens=counted(record.code) if record is not None else 0,
         answer_tokens=counted(result.for_model()),

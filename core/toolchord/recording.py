@@ -165,6 +165,10 @@ class RunRecord(msgspec.Struct):
     decisions: dict[str, Decision] = {}
     traceparent: str = ""
 
+    def outcomes(self) -> dict[int, Outcome]:
+        """What each call gave, by its number, in the order in which the program was told."""
+        return {outcome.call: outcome for event in self.events for outcome in event.outcomes}
+
     def to_json(self) -> str:
         """The record as JSON text."""
         return msgspec.json.encode(self).decode()

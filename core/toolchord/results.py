@@ -248,8 +248,7 @@ class ExecutionResult:
         lines = []
         for call in self.calls[:20]:
             outcome = f"{call.error[0]}: {call.error[1]}" if call.error else call.status
-            made = f"{call.tool.removeprefix('default.')}({written(call.arguments, 60)})"
-            lines.append(f"- line {call.line}: {made} -> {shorten(outcome, 200)}")
+            lines.append(f"- line {call.line}: {made(call, 60)} -> {shorten(outcome, 200)}")
         if len(self.calls) > 20:
             lines.append(f"- and {len(self.calls) - 20} more")
         return "\n".join(lines)
@@ -311,6 +310,11 @@ def shown(value: Any) -> str:
         return repr(value)
     except (ValueError, RecursionError) as error:  # an integer of too many digits, a nest too deep
         return f"(a {type(value).__name__} that can't be shown: {error})"
+
+
+def made(call: CallRecord, each: int) -> str:
+    """A call as a program writes it, with each argument at most so long."""
+    return f"{call.tool.removeprefix('default.')}({written(call.arguments, each)})"
 
 
 def written(arguments: Mapping[str, Any], each: int) -> str:

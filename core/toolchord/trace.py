@@ -115,7 +115,7 @@ class Trace(msgspec.Struct, omit_defaults=True):
             count: gives the number of tokens of a text, for the ledger; None: an estimate, four characters each.
         """
         record = result.record
-        outcomes = _outcomes(record)
+        outcomes = record.outcomes() if record is not None else {}
         budget = _Budget(_PREVIEWS)
         return cls(
             code=record.code if record is not None else "",
@@ -314,12 +314,6 @@ def _status(result: ExecutionResult) -> TraceStatus:
     if result.error is None:
         return "ok"
     return "paused" if result.error.kind == "paused" else "failed"
-
-
-def _outcomes(record: RunRecord | None) -> dict[int, Outcome]:
-    """What each call gave, by its number, as far as the program was told."""
-    events = record.events if record is not None else []
-    return {outcome.call: outcome for event in events for outcome in event.outcomes}
 
 
 def _traced(call: CallRecord, outcome: Outcome | None, budget: _Budget) -> TracedCall:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -176,8 +178,9 @@ def test_run_waits_for_nobody_in_a_pipe(folder: Path) -> None:
     assert "CallDenied" in denied.stdout
 
 
-@pytest.mark.parametrize(("answer", "code", "told"), [("y", 0, "paid 3.0"), ("n", 1, "refused at the terminal")])
-def test_run_asks_at_a_terminal(folder: Path, answer: str, code: int, told: str) -> None:
+@contextlib.contextmanager
+def at_a_terminal(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A run that asks before it pays, and the end at which somebody types."""
     ours, theirs = pty.openpty()
     path = os.pathsep.join([str(ROOT / "core"), str(ROOT / "integrations")])
     with subprocess.Popen(
@@ -185,14 +188,19 @@ def test_run_asks_at_a_terminal(folder: Path, answer: str, code: int, told: str)
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": path},
     ) as process:
-        os.write(ours, f"{answer}\n".encode())
-        stdout, stderr = process.communicate(timeout=100)
+        yield process, ours
     os.close(ours)
     os.close(theirs)
+
+
+@pytest.mark.parametrize(("answer", "code", "told"), [("y", 0, "paid 3.0"), ("n", 1, "refused at the terminal")])
+def test_run_asks_at_a_terminal(folder: Path, answer: str, code: int, told: str) -> None:
+    with at_a_terminal(folder) as (process, typing):
+        os.write(typing, f"{answer}\n".encode())
+        stdout, stderr = (text.decode() for text in process.communicate(timeout=100))
     assert process.returncode == code
     assert told in stdout
     assert "waits for an approval" in stderr
@@ -200,24 +208,13 @@ def test_run_asks_at_a_terminal(folder: Path, answer: str, code: int, told: str)
 
 
 def test_an_interrupt_at_the_question_ends_the_command(folder: Path) -> None:
-    ours, theirs = pty.openpty()
-    path = os.pathsep.join([str(ROOT / "core"), str(ROOT / "integrations")])
-    with subprocess.Popen(
-        [sys.executable, "-m", "toolchord", "run", "pay.py", "--ask", "pay", "--tools", "shop:registry"],
-        stdin=theirs,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-    ) as process:
+    with at_a_terminal(folder) as (process, _):
         assert process.stderr is not None
         seen = b""
         while b"Let it run?" not in seen:
             seen += os.read(process.stderr.fileno(), 1000)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) != 0
-    os.close(ours)
-    os.close(theirs)
 
 
 def test_a_run_is_shown_on_stderr_if_that_is_asked_for(folder: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from toolchord.errors import ConfigurationError
 from toolchord.timeline.layout import visible
 
 AsJson = Annotated[bool, typer.Option("--json", help="As one JSON value, for other programs.")]
@@ -33,6 +35,14 @@ def say(value: Any, as_json: bool, text: str) -> None:
 def show(text: str) -> None:
     """Print a text that a program may have written: at a terminal without what would steer that."""
     typer.echo(visible(text) if sys.stdout.isatty() else text)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file; ConfigurationError if it can't be."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{path} can't be written: {error.strerror}") from None
 
 
 def note(text: str) -> None:

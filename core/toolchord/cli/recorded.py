@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from toolchord.cli.options import AsJson, note, say
+from toolchord.cli.options import AsJson, note, say, write
 from toolchord.cli.running import summary
 from toolchord.errors import ConfigurationError
 
@@ -31,10 +31,7 @@ def view(
 
     trace = load_run(run)
     if html is not None:
-        try:
-            html.write_text(trace.to_html(), encoding="utf-8")
-        except OSError as error:
-            raise ConfigurationError(f"{html} can't be written: {error.strerror}") from None
+        write(html, trace.to_html())
         note(f"wrote {html}")
         if show:
             typer.launch(html.resolve().as_uri())
@@ -134,9 +131,9 @@ def _write(files: dict[Path, str], force: bool) -> None:
     for path, text in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise ConfigurationError(f"{path} can't be written: {error.strerror}") from None
+        write(path, text)
 
 
 def _record(trace: Trace, path: Path) -> RunRecord:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from toolchord.cli.options import AsJson, Tools, WallTime, note, show
+from toolchord.cli.options import AsJson, Tools, WallTime, note, show, write
 from toolchord.errors import ConfigurationError
 from toolchord.limits import Limits
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from toolchord.approvals import Decision, Request
     from toolchord.journal import Journal
     from toolchord.policy import Rule
-    from toolchord.results import CallRecord, ExecutionResult, Watch
+    from toolchord.results import ExecutionResult, Watch
     from toolchord.trace import Trace
 
 
@@ -87,9 +87,11 @@ def _tell(trace: Trace, result: ExecutionResult, as_json: bool, *, summed_up: bo
     if as_json:
         typer.echo(trace.to_json(record=False))
         return
+    from toolchord.results import made
+
     show(result.for_model())
     for call in result.held:
-        note(f"held back: {_shown(call)}")
+        note(f"held back: {made(call, 60)}")
     if not summed_up:
         note(summary(trace))
     if result.pending:
@@ -188,12 +190,6 @@ def _rules(ask: list[str], deny: list[str]) -> list[Rule]:
     return [*map(denying, deny), *map(asking, ask)]
 
 
-def _shown(call: CallRecord) -> str:
-    from toolchord.results import written
-
-    return f"{call.tool.removeprefix('default.')}({written(call.arguments, 60)})"
-
-
 def _check(path: Path | None) -> None:
     """Raise ConfigurationError if a file can't be written."""
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
@@ -201,8 +197,5 @@ def _check(path: Path | None) -> None:
 
 
 def _written(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"{path} can't be written: {error.strerror}") from None
+    write(path, text)
     note(f"wrote {path}")
